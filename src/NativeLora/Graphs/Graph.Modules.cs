@@ -180,6 +180,15 @@ public sealed partial class Graph
     /// <summary>Mean squared error of [sequences, 1] against <see cref="Targets"/>.</summary>
     public Tensor SquaredError(Tensor logits) => SetLoss("loss", SquaredErrorOp.Instance, [logits, Targets]);
 
+    /// <summary>LM head without a loss: logits [tokens, vocabulary].</summary>
+    public Tensor LmHead(string name, Tensor h, string weightName, int vocabulary)
+    {
+        RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
+        var logits = New(name, h.Shape with { Columns = vocabulary });
+        Emit(name, LinearOp.Instance, [h, Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns)), null, null], logits);
+        return logits;
+    }
+
     /// <summary>LM head with cross-entropy against <see cref="Labels"/>, in chunks.</summary>
     /// <param name="name">Module path of the head, such as <c>lm_head</c>.</param>
     /// <param name="h">[tokens, hidden].</param>

@@ -109,6 +109,9 @@ public sealed partial class Graph
     /// <summary>Regression target of each sequence [sequences].</summary>
     public Tensor Targets { get; }
 
+    /// <summary>Added to each position before a table is read (RoBERTa begins after its padding index).</summary>
+    public int PositionOffset { get; set; }
+
     /// <summary>Layer that new nodes belong to.</summary>
     public int Layer { get; set; } = -1;
 

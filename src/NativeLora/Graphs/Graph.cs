@@ -147,6 +147,31 @@ public sealed partial class Graph
         return gradient!;
     }
 
+    /// <summary>Ids of that input are below the rows of every table that they are looked up in.</summary>
+    internal int IdLimit(Tensor input)
+    {
+        var limit = int.MaxValue;
+        foreach (var node in _nodes)
+            if (node.Op is Ops.RotaryOp && ReferenceEquals(node.Inputs[1], input))
+                limit = Math.Min(limit, node.Inputs[2]!.Shape.FixedRows);
+            else if (node.Op is Ops.EmbeddingOp)
+                for (var i = 0; i < node.Inputs.Count; i += 2)
+                    if (ReferenceEquals(node.Inputs[i], input))
+                        limit = Math.Min(limit, node.Inputs[i + 1]!.Shape.FixedRows);
+        return limit;
+    }
+
+    /// <summary>Labels of that input are below the number of classes of the loss that reads it.</summary>
+    internal int LabelLimit(Tensor input)
+    {
+        foreach (var node in _nodes)
+            if (node.Op is Ops.CrossEntropyOp && ReferenceEquals(node.Inputs[1], input))
+                return node.Inputs[0]!.Shape.Columns;
+            else if (node.Op is Ops.LmHeadLossOp && ReferenceEquals(node.Inputs[2], input))
+                return node.Inputs[1]!.Shape.FixedRows;
+        return int.MaxValue;
+    }
+
     internal void RecordFeature(Tensor tensor) => _features.Add(tensor);
 
     /// <summary>A new arena tensor of the current layer.</summary>

@@ -1,0 +1,403 @@
+using System.Runtime.InteropServices;
+using NativeLora.Graphs;
+using NativeLora.Ops;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>Gives each node its kernel, with addresses set once. Kernels with scratch are shared by the nodes that use them.</summary>
+internal sealed unsafe partial class CpuBinder : IDisposable
+{
+    private readonly CpuThreads _threads;
+    private readonly Gemm _gemm;
+    private readonly List<IDisposable> _owned = [];
+    private readonly Dictionary<(bool Backward, int HeadDim), AttentionKernel> _attention = [];
+    private readonly Dictionary<(Op Forward, int Columns, int Rows), object> _norms = [];
+    private LossScratch? _losses;
+
+    public CpuBinder(CpuThreads threads)
+    {
+        _threads = threads;
+        _gemm = new Gemm(threads);
+        _owned.Add(_gemm);
+        ScratchBytes = Gemm.WorkspaceBytes(threads.Count);
+    }
+
+    public CpuPath Path => _gemm.Path;
+
+    public long ScratchBytes { get; private set; }
+
+    public void Dispose()
+    {
+        foreach (var owned in _owned)
+            owned.Dispose();
+    }
+
+    public Kernel Bind(Node node, ITensorAddresses at, BatchSize capacity)
+    {
+        float* F(Tensor? tensor) => tensor is null ? null : (float*)at.Of(tensor);
+        int* I(Tensor? tensor) => tensor is null ? null : (int*)at.Of(tensor);
+        var inputs = node.Inputs;
+        var output = node.Output;
+        var columns = output.Shape.Columns;
+        switch (node.Op)
+        {
+            case LinearOp or LoraLinearOp or LinearInputGradOp or LoraDownGradOp or WeightGradOp:
+                return BindProduct(node, at);
+            case ColumnSumOp op:
+                {
+                    var k = new ColumnSum(_threads, columns, capacity.Tokens) { Gradient = F(inputs[0]), Result = F(output) };
+                    ScratchBytes += k.ScratchBytes;
+                    return Do(inputs[0]!, (s, rows) =>
+                    {
+                        k.Accumulate = op.Adds || s.AccumulateGradients;
+                        k.Execute(rows);
+                    });
+                }
+            case EmbeddingOp op:
+                return BindEmbedding(node, op, at);
+            case EmbeddingGradOp op:
+                {
+                    var k = new EmbeddingBackward(_threads, columns, output.Shape.FixedRows)
+                    {
+                        Gradient = F(inputs[0]),
+                        Ids = I(inputs[1]),
+                        TableGradient = F(output),
+                        Scale = op.Scale,
+                    };
+                    return Do(inputs[0]!, (s, rows) =>
+                    {
+                        k.Accumulate = op.Adds || s.AccumulateGradients;
+                        k.Execute(rows);
+                    });
+                }
+            case LayerNormOp op:
+                {
+                    var k = new LayerNormForward(_threads, columns, op.Epsilon) { Input = F(inputs[0]), Weight = F(inputs[1]), Bias = F(inputs[2]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case RmsNormOp op:
+                {
+                    var k = new RmsNormForward(_threads, columns, op.Epsilon, op.AddOne ? 1 : 0) { Input = F(inputs[0]), Weight = F(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case NormGradOp op:
+                return BindNormGrad(node, op, at, capacity);
+            case AddOp:
+                {
+                    var k = new Add(_threads, columns) { First = F(inputs[0]), Second = F(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case DropoutOp op:
+                {
+                    var k = new Dropout(_threads, columns) { Input = F(inputs[0]), Output = F(output), Probability = op.Probability, Stream = op.Stream };
+                    return Do(output, (s, rows) =>
+                    {
+                        (k.Seed, k.Step) = (s.Seed, s.Step);
+                        k.Execute(rows);
+                    });
+                }
+            case ActivationOp op:
+                return op.Kind switch
+                {
+                    ActivationKind.Gelu => Activate<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => Activate<GeluTanh>(node, at),
+                    ActivationKind.Tanh => Activate<Tanh>(node, at),
+                    ActivationKind.Relu => Activate<Relu>(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case ActivationGradOp op:
+                return op.Kind switch
+                {
+                    ActivationKind.Gelu => ActivateGrad<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => ActivateGrad<GeluTanh>(node, at),
+                    ActivationKind.Relu => ActivateGrad<Relu>(node, at),
+                    ActivationKind.Tanh => TanhGrad(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case SiluMulOp:
+                {
+                    var k = new GatedForward<Silu>(_threads, columns) { Gate = F(inputs[0]), Up = F(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case SiluMulGradOp:
+                {
+                    var k = new GatedBackward<Silu>(_threads, columns)
+                    {
+                        Gradient = F(inputs[0]),
+                        Gate = F(inputs[1]),
+                        Up = F(inputs[2]),
+                        GateGradient = F(node.Outputs[0]),
+                        UpGradient = F(node.Outputs[1]),
+                    };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case RotaryOp op:
+                {
+                    var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, op.HeadDim)
+                    {
+                        Input = F(inputs[0]),
+                        Positions = I(inputs[1]),
+                        Cos = F(inputs[2]),
+                        Sin = F(inputs[3]),
+                        Output = F(output),
+                        Inverse = op.Inverse,
+                    };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case AttentionOp op:
+                return BindAttention(node, op, at);
+            case AttentionGradOp op:
+                return BindAttentionGrad(node, op, at);
+            case GatherOp:
+                {
+                    var k = new GatherRows(_threads, columns) { Input = F(inputs[0]), Index = I(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case ScatterOp:
+                {
+                    var k = new GatherRowsBackward(_threads, columns) { Gradient = F(inputs[0]), Index = I(inputs[1]), InputGradient = F(output) };
+                    return new Runs(s => k.Execute(s.Size.Tokens, s.Size.Sequences));
+                }
+            case MeanPoolOp:
+                {
+                    var k = new MeanRows(_threads, columns) { Input = F(inputs[0]), CuSeqlens = I(inputs[1]), Visible = I(inputs[2]), Output = F(output) };
+                    return new Runs(s => k.Execute(s.Size.Sequences));
+                }
+            case MeanPoolGradOp:
+                {
+                    var k = new MeanRowsBackward(_threads, columns) { Gradient = F(inputs[0]), CuSeqlens = I(inputs[1]), Visible = I(inputs[2]), InputGradient = F(output) };
+                    return new Runs(s => k.Execute(s.Size.Sequences));
+                }
+            case CrossEntropyOp or SquaredErrorOp or LossGradOp:
+                return BindLoss(node, at, capacity);
+            case LmHeadLossOp op:
+                return new LmHead(this, node, op, at, Losses(capacity));
+            default:
+                throw new NotSupportedException($"the CPU has no kernel for {node.Op.Name}");
+        }
+    }
+
+    /// <summary>Work given as a function of the step.</summary>
+    private sealed class Runs(Action<StepArguments> work) : Kernel
+    {
+        public override void Execute(StepArguments step) => work(step);
+    }
+
+    /// <summary>Work over the rows of a tensor.</summary>
+    private static Runs Do(Tensor over, Action<StepArguments, int> work)
+    {
+        var shape = over.Shape;
+        return new Runs(s => work(s, shape.Rows(s.Size)));
+    }
+
+    private Runs Activate<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new ActivationForward<T>(_threads, node.Output.Shape.Columns) { Input = (float*)at.Of(node.Inputs[0]!), Output = (float*)at.Of(node.Output) };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs ActivateGrad<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new ActivationBackward<T>(_threads, node.Output.Shape.Columns)
+        {
+            Gradient = (float*)at.Of(node.Inputs[0]!),
+            Input = (float*)at.Of(node.Inputs[1]!),
+            InputGradient = (float*)at.Of(node.Output),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs TanhGrad(Node node, ITensorAddresses at)
+    {
+        var k = new TanhBackward(_threads, node.Output.Shape.Columns)
+        {
+            Gradient = (float*)at.Of(node.Inputs[0]!),
+            Output = (float*)at.Of(node.Inputs[1]!),
+            InputGradient = (float*)at.Of(node.Output),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs BindEmbedding(Node node, EmbeddingOp op, ITensorAddresses at)
+    {
+        var k = new EmbeddingForward(_threads, node.Output.Shape.Columns) { Output = (float*)at.Of(node.Output), Scale = op.Scale };
+        EmbeddingTable Table(int i) => 2 * i < node.Inputs.Count
+            ? new EmbeddingTable { Ids = (int*)at.Of(node.Inputs[2 * i]!), Table = (void*)at.Of(node.Inputs[2 * i + 1]!), Type = node.Inputs[2 * i + 1]!.Type }
+            : default;
+        (k.First, k.Second, k.Third) = (Table(0), Table(1), Table(2));
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs BindNormGrad(Node node, NormGradOp op, ITensorAddresses at, BatchSize capacity)
+    {
+        float* F(Tensor? tensor) => tensor is null ? null : (float*)at.Of(tensor);
+        var x = node.Inputs[1]!;
+        var (dy, weight, addend) = (F(node.Inputs[0]), F(node.Inputs[2]), F(node.Inputs[3]));
+        var outputs = node.Outputs;
+        var dx = op.Input ? F(outputs[0]) : null;
+        var first = op.Input ? 1 : 0;
+        var dw = op.Parameters ? F(outputs[first]) : null;
+        var db = op.Parameters && outputs.Count > first + 1 ? F(outputs[first + 1]) : null;
+        var rows = x.Shape.Rows(capacity);
+        switch (op.Forward)
+        {
+            case LayerNormOp norm:
+                {
+                    var k = new LayerNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters)
+                    {
+                        Gradient = dy, Input = F(x), Weight = weight, Addend = addend, InputGradient = dx, WeightGradient = dw, BiasGradient = db,
+                    };
+                    ScratchBytes += k.ScratchBytes;
+                    return Do(x, (s, r) =>
+                    {
+                        k.Accumulate = op.Adds || s.AccumulateGradients;
+                        k.Execute(r);
+                    });
+                }
+            case RmsNormOp norm:
+                {
+                    var k = new RmsNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters, norm.AddOne ? 1 : 0)
+                    {
+                        Gradient = dy, Input = F(x), Weight = weight, Addend = addend, InputGradient = dx, WeightGradient = dw,
+                    };
+                    ScratchBytes += k.ScratchBytes;
+                    return Do(x, (s, r) =>
+                    {
+                        k.Accumulate = op.Adds || s.AccumulateGradients;
+                        k.Execute(r);
+                    });
+                }
+            default:
+                throw new NotSupportedException(op.Name);
+        }
+    }
+
+    private T Attention<T>(bool backward, int headDim, Func<T> make, long bytes) where T : AttentionKernel
+    {
+        if (!_attention.TryGetValue((backward, headDim), out var kernel))
+        {
+            _attention[(backward, headDim)] = kernel = make();
+            _owned.Add(kernel);
+            ScratchBytes += bytes;
+        }
+        return (T)kernel;
+    }
+
+    private Runs BindAttention(Node node, AttentionOp op, ITensorAddresses at)
+    {
+        var k = Attention(false, op.HeadDim, () => new AttentionForward(_threads, op.HeadDim), AttentionForward.WorkspaceBytes(_threads.Count, op.HeadDim));
+        var bound = new AttentionAddresses(node, at, 0, node.Output, node.Outputs[1], node.Inputs[3]!, node.Inputs[4]!);
+        return new Runs(s =>
+        {
+            Set(k, op, bound, s);
+            k.Execute(s.Size.Sequences);
+        });
+    }
+
+    private Runs BindAttentionGrad(Node node, AttentionGradOp op, ITensorAddresses at)
+    {
+        var forward = op.Forward;
+        var k = Attention(true, forward.HeadDim, () => new AttentionBackward(_threads, forward.HeadDim), AttentionBackward.WorkspaceBytes(_threads.Count, forward.HeadDim));
+        var bound = new AttentionAddresses(node, at, 1, node.Inputs[4]!, node.Inputs[5]!, node.Inputs[6]!, node.Inputs[7]!);
+        var dout = (float*)at.Of(node.Inputs[0]!);
+        var next = 0;
+        float* Next(bool wanted) => wanted ? (float*)at.Of(node.Outputs[next++]) : null;
+        var (dq, dk, dv) = (new Pointer(Next(op.Query)), new Pointer(Next(op.Key)), new Pointer(Next(op.Value)));
+        return new Runs(s =>
+        {
+            Set(k, forward, bound, s);
+            (k.DOut, k.DQ, k.DK, k.DV) = (dout, dq.At, dk.At, dv.At);
+            k.Execute(s.Size.Sequences);
+        });
+    }
+
+    private readonly record struct Pointer(nint Address)
+    {
+        public Pointer(float* at) : this((nint)at) { }
+
+        public float* At => (float*)Address;
+    }
+
+    private sealed class AttentionAddresses(Node node, ITensorAddresses at, int first, Tensor output, Tensor lse, Tensor cuSeqlens, Tensor visible)
+    {
+        public readonly nint Q = at.Of(node.Inputs[first]!), K = at.Of(node.Inputs[first + 1]!), V = at.Of(node.Inputs[first + 2]!);
+        public readonly nint Out = at.Of(output), Lse = at.Of(lse), CuSeqlens = at.Of(cuSeqlens), Visible = at.Of(visible);
+    }
+
+    private static void Set(AttentionKernel k, AttentionOp op, AttentionAddresses at, StepArguments s)
+    {
+        (k.Q, k.K, k.V, k.Out, k.Lse) = ((float*)at.Q, (float*)at.K, (float*)at.V, (float*)at.Out, (float*)at.Lse);
+        (k.CuSeqlens, k.KeyVisible) = ((int*)at.CuSeqlens, (int*)at.Visible);
+        (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.KvHeads, op.HeadDim, op.Scale);
+        (k.Causal, k.Window, k.Dropout) = (op.Mask.Causal, op.Mask.Window, op.Dropout);
+        (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
+    }
+
+    /// <summary>Row losses, and the rows that have a label, for as many rows as a batch may have.</summary>
+    private sealed class LossScratch : IDisposable
+    {
+        public readonly int Rows;
+        public readonly float* RowLosses;
+        public readonly int* Labels;
+        public readonly int* Index;
+
+        public LossScratch(int rows)
+        {
+            Rows = rows;
+            RowLosses = (float*)NativeMemory.AlignedAlloc((nuint)rows * 4 + 64, 64);
+            Labels = (int*)NativeMemory.AlignedAlloc((nuint)rows * 4 + 64, 64);
+            Index = (int*)NativeMemory.AlignedAlloc((nuint)rows * 4 + 64, 64);
+        }
+
+        public long Bytes => 3 * ((long)Rows * 4 + 64);
+
+        public void Dispose()
+        {
+            NativeMemory.AlignedFree(RowLosses);
+            NativeMemory.AlignedFree(Labels);
+            NativeMemory.AlignedFree(Index);
+        }
+    }
+
+    private LossScratch Losses(BatchSize capacity)
+    {
+        var rows = Math.Max(capacity.Tokens, capacity.Sequences);
+        if (_losses is null || _losses.Rows < rows)
+        {
+            _losses = new LossScratch(rows);
+            _owned.Add(_losses);
+            ScratchBytes += _losses.Bytes;
+        }
+        return _losses;
+    }
+
+    private Runs BindLoss(Node node, ITensorAddresses at, BatchSize capacity)
+    {
+        var gradient = node.Op is LossGradOp;
+        var op = node.Op is LossGradOp grad ? grad.Forward : node.Op;
+        var logits = node.Inputs[0]!;
+        var (x, target, result) = ((float*)at.Of(logits), at.Of(node.Inputs[1]!), (float*)at.Of(node.Output));
+        if (op is SquaredErrorOp)
+        {
+            var k = new MeanSquaredError { Logits = x, Targets = (float*)target, LogitsGradient = gradient ? result : null };
+            return Do(logits, (s, rows) =>
+            {
+                k.InverseCount = s.InverseCount;
+                var loss = k.Execute(rows);
+                if (!gradient)
+                    *result = (float)loss;
+            });
+        }
+        var c = new CrossEntropy(_threads, logits.Shape.Columns)
+        {
+            Logits = x, Labels = (int*)target, LogitsGradient = gradient ? result : null, RowLosses = Losses(capacity).RowLosses,
+        };
+        return Do(logits, (s, rows) =>
+        {
+            c.InverseCount = s.InverseCount;
+            var loss = c.Execute(rows);
+            if (!gradient)
+                *result = (float)loss;
+        });
+    }
+}

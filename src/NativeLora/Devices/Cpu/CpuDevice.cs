@@ -1,0 +1,98 @@
+using System.Runtime.InteropServices;
+using NativeLora.Graphs;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>The CPU: managed SIMD kernels on a fixed set of threads.</summary>
+public sealed class CpuDevice : Device
+{
+    private readonly CpuBinder _binder;
+
+    /// <summary>Starts the threads.</summary>
+    /// <param name="threads">Worker threads, the caller included; all processors where null.</param>
+    /// <exception cref="InputException">Fewer than 1 or more than 1024 threads, or a forced instruction set that is not there.</exception>
+    public CpuDevice(int? threads = null)
+    {
+        var count = threads ?? Environment.ProcessorCount;
+        if (count is < 1 or > 1024)
+            throw new InputException($"{count} threads: give 1 to 1024");
+        Threads = new CpuThreads(count);
+        _binder = new CpuBinder(Threads);
+    }
+
+    internal CpuThreads Threads { get; }
+
+    /// <inheritdoc/>
+    public override string Name => "cpu";
+
+    /// <inheritdoc/>
+    public override string Description => $"{_binder.Path}, {Threads.Count} thread{(Threads.Count == 1 ? "" : "s")}";
+
+    /// <inheritdoc/>
+    public override long ScratchBytes => _binder.ScratchBytes;
+
+    internal override DeviceBuffer Allocate(long bytes) => new Buffer(this, bytes);
+
+    internal override nint Share(nint host, long bytes) => host;
+
+    internal override Kernel Bind(Node node, ITensorAddresses addresses, BatchSize capacity) => _binder.Bind(node, addresses, capacity);
+
+    internal override OptimizerKernel Optimizer(ParameterStore parameters) => new CpuOptimizer(Threads, parameters);
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        _binder.Dispose();
+        Threads.Dispose();
+        base.Dispose();
+    }
+
+    private sealed unsafe class Buffer : DeviceBuffer
+    {
+        private readonly CpuDevice _device;
+        private byte* _at;
+
+        public Buffer(CpuDevice device, long bytes)
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(bytes);
+            _device = device;
+            Bytes = bytes;
+            try
+            {
+                _at = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(bytes, 64), 64);
+            }
+            catch (OutOfMemoryException e)
+            {
+                throw new RunException($"{bytes:N0} bytes of memory are not to be had; make the batch or the model smaller", e);
+            }
+            device.AllocatedBytes += bytes;
+        }
+
+        public override long Bytes { get; }
+
+        public override nint Address => (nint)_at;
+
+        public override void Write(long offset, ReadOnlySpan<byte> source) => source.CopyTo(Part(offset, source.Length));
+
+        public override void Read(long offset, Span<byte> destination) => Part(offset, destination.Length).CopyTo(destination);
+
+        public override void Clear() => NativeMemory.Clear(_at, (nuint)Bytes);
+
+        public override void Dispose()
+        {
+            if (_at is null)
+                return;
+            NativeMemory.AlignedFree(_at);
+            _at = null;
+            _device.AllocatedBytes -= Bytes;
+        }
+
+        private Span<byte> Part(long offset, int length)
+        {
+            ObjectDisposedException.ThrowIf(_at is null, this);
+            if (offset < 0 || offset + length > Bytes)
+                throw new ArgumentOutOfRangeException(nameof(offset));
+            return new Span<byte>(_at + offset, length);
+        }
+    }
+}

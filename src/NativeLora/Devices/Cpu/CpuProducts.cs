@@ -1,0 +1,205 @@
+using System.Runtime.InteropServices;
+using NativeLora.Graphs;
+using NativeLora.Ops;
+using NativeLora.Tensors;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>The linear family: everything that is a matrix product.</summary>
+internal sealed unsafe partial class CpuBinder
+{
+    /// <summary>[rows, columns] as it lies.</summary>
+    private static GemmMatrix Plain(Tensor tensor, ITensorAddresses at) => new((void*)at.Of(tensor), tensor.Shape.Columns, false, tensor.Type);
+
+    private static GemmMatrix Turned(Tensor tensor, ITensorAddresses at) => Plain(tensor, at).Transpose();
+
+    private Product BindProduct(Node node, ITensorAddresses at)
+    {
+        var inputs = node.Inputs;
+        var output = node.Output;
+        var product = new Product(_gemm, node.Op is WeightGradOp ? inputs[0]!.Shape : output.Shape);
+        var g = new GemmArgs { C = (float*)at.Of(output), CStride = output.Shape.Columns, N = output.Shape.Columns };
+        void Bias(Tensor? bias) => g.Bias = bias is null ? null : (float*)at.Of(bias);
+        void Addend(Tensor? addend) => (g.Addend, g.AddendStride) = addend is null ? (null, 0) : ((float*)at.Of(addend), addend.Shape.Columns);
+        switch (node.Op)
+        {
+            case LinearOp:
+                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Turned(inputs[1]!, at), inputs[0]!.Shape.Columns);
+                Bias(inputs[2]);
+                Addend(inputs[3]);
+                break;
+            case LoraLinearOp op:
+                {
+                    var (dropped, a, p) = (inputs[1]!, inputs[4]!, node.Outputs[1]);
+                    product.First = new GemmArgs
+                    {
+                        A = Plain(dropped, at),
+                        B = Turned(a, at),
+                        K = dropped.Shape.Columns,
+                        N = p.Shape.Columns,
+                        Alpha = op.Scaling,
+                        C = (float*)at.Of(p),
+                        CStride = p.Shape.Columns,
+                    };
+                    product.HasFirst = true;
+                    (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Turned(inputs[2]!, at), inputs[0]!.Shape.Columns);
+                    (g.A2, g.B2, g.K2) = (Plain(p, at), Turned(inputs[5]!, at), p.Shape.Columns);
+                    Bias(inputs[3]);
+                    Addend(inputs[6]);
+                    break;
+                }
+            case LinearInputGradOp:
+                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Plain(inputs[1]!, at), inputs[0]!.Shape.Columns);
+                if (inputs[3] is { } dp)
+                    (g.A2, g.B2, g.K2) = (Plain(dp, at), Plain(inputs[4]!, at), dp.Shape.Columns);
+                Addend(inputs[2]);
+                break;
+            case LoraDownGradOp op:
+                (g.A, g.B, g.K, g.Alpha) = (Plain(inputs[0]!, at), Plain(inputs[1]!, at), inputs[0]!.Shape.Columns, op.Scaling);
+                break;
+            case WeightGradOp op:
+                (g.A, g.B, g.M) = (Turned(inputs[0]!, at), Plain(inputs[1]!, at), output.Shape.FixedRows);
+                product.RowsAreDepth = true;
+                product.Adds = op.Adds;
+                break;
+            default:
+                throw new NotSupportedException(node.Op.Name);
+        }
+        product.Main = g;
+        return product;
+    }
+
+    /// <summary>One product, or LoRA's two. The number of rows (for a weight's gradient: the depth) comes with the batch.</summary>
+    private sealed class Product(Gemm gemm, Shape rows) : Kernel
+    {
+        public GemmArgs Main, First;
+        public bool HasFirst, RowsAreDepth, Adds;
+
+        public override void Execute(StepArguments step)
+        {
+            var count = rows.Rows(step.Size);
+            if (HasFirst)
+            {
+                First.M = count;
+                gemm.Run(First);
+            }
+            if (RowsAreDepth)
+            {
+                Main.K = count;
+                (Main.Addend, Main.AddendStride) = Adds || step.AccumulateGradients ? (Main.C, Main.CStride) : (null, 0);
+            }
+            else
+            {
+                Main.M = count;
+            }
+            gemm.Run(Main);
+        }
+    }
+
+    /// <summary>LM head and loss in chunks of the rows that have a label.</summary>
+    private sealed class LmHead : Kernel
+    {
+        private readonly Gemm _gemm;
+        private readonly LmHeadLossOp _op;
+        private readonly LossScratch _scratch;
+        private readonly CrossEntropy _loss;
+        private readonly int _hidden, _vocabulary;
+        private readonly float* _h, _logits, _rows, _dh, _dw, _result;
+        private readonly int* _labels;
+        private readonly GemmMatrix _weight;
+
+        public LmHead(CpuBinder binder, Node node, LmHeadLossOp op, ITensorAddresses at, LossScratch scratch)
+        {
+            (_gemm, _op, _scratch) = (binder._gemm, op, scratch);
+            var (h, weight) = (node.Inputs[0]!, node.Inputs[1]!);
+            (_hidden, _vocabulary) = (h.Shape.Columns, weight.Shape.FixedRows);
+            (_h, _labels, _result) = ((float*)at.Of(h), (int*)at.Of(node.Inputs[2]!), (float*)at.Of(node.Output));
+            (_logits, _rows) = ((float*)at.Of(node.Outputs[1]), (float*)at.Of(node.Outputs[2]));
+            _dh = op.InputGradient ? (float*)at.Of(node.Outputs[3]) : null;
+            _dw = op.WeightGradient ? (float*)at.Of(node.Outputs[^1]) : null;
+            _weight = new GemmMatrix((void*)at.Of(weight), _hidden, false, weight.Type);
+            var gradient = op.InputGradient || op.WeightGradient;
+            _loss = new CrossEntropy(binder._threads, _vocabulary)
+            {
+                Logits = _logits, Labels = scratch.Labels, LogitsGradient = gradient ? _logits : null, RowLosses = scratch.RowLosses,
+            };
+        }
+
+        public override void Execute(StepArguments step)
+        {
+            var tokens = step.Size.Tokens;
+            var count = 0;
+            for (var t = 0; t < tokens; t++)
+                if (_labels[t] != CrossEntropy.Ignored)
+                    (_scratch.Labels[count], _scratch.Index[count++]) = (_labels[t], t);
+            if (_dh is not null)
+                NativeMemory.Clear(_dh, (nuint)tokens * (nuint)_hidden * sizeof(float));
+            if (_dw is not null && count == 0 && !(_op.Adds || step.AccumulateGradients))
+                NativeMemory.Clear(_dw, (nuint)_vocabulary * (nuint)_hidden * sizeof(float));
+            _loss.InverseCount = step.InverseCount;
+            for (var first = 0; first < count; first += _op.Chunk)
+                Chunk(first, Math.Min(_op.Chunk, count - first), _op.Adds || step.AccumulateGradients || first > 0);
+            *_result = (float)_loss.Sum(count);
+        }
+
+        private void Chunk(int first, int rows, bool add)
+        {
+            for (var r = 0; r < rows; r++)
+                Row(_h, _scratch.Index[first + r]).CopyTo(Row(_rows, r));
+            var hidden = new GemmMatrix(_rows, _hidden);
+            var logits = new GemmMatrix(_logits, _vocabulary);
+            _gemm.Run(new GemmArgs
+            {
+                M = rows, N = _vocabulary, K = _hidden, A = hidden, B = _weight.Transpose(), C = _logits, CStride = _vocabulary,
+            });
+            _loss.ExecuteChunk(first, rows);
+            if (_dw is not null)
+            {
+                _gemm.Run(new GemmArgs
+                {
+                    M = _vocabulary, N = _hidden, K = rows, A = logits.Transpose(), B = hidden,
+                    Addend = add ? _dw : null, AddendStride = _hidden, C = _dw, CStride = _hidden,
+                });
+            }
+            if (_dh is null)
+                return;
+            _gemm.Run(new GemmArgs { M = rows, N = _hidden, K = _vocabulary, A = logits, B = _weight, C = _rows, CStride = _hidden });
+            for (var r = 0; r < rows; r++)
+                Row(_rows, r).CopyTo(Row(_dh, _scratch.Index[first + r]));
+        }
+
+        private Span<float> Row(float* at, int row) => new(at + (long)row * _hidden, _hidden);
+    }
+}
+
+/// <summary>AdamW and the gradient norm over the flat blocks of a parameter store.</summary>
+internal sealed unsafe class CpuOptimizer : OptimizerKernel
+{
+    private readonly AdamW _adam;
+    private readonly SumOfSquares _squares;
+    private readonly long _count;
+
+    public CpuOptimizer(CpuThreads threads, ParameterStore parameters)
+    {
+        if (parameters.Gradients is not { } gradients)
+            throw new InvalidOperationException("the parameters have no gradients: they were made for inference");
+        var segments = parameters.Names.Select(name =>
+        {
+            var (offset, shape) = parameters.Place(name);
+            return new OptimizerSegment(offset, (long)shape.FixedRows * shape.Columns, parameters.WeightDecay(name));
+        }).ToArray();
+        _count = parameters.Elements;
+        _adam = new AdamW(threads, segments, parameters.Beta1, parameters.Beta2, parameters.Epsilon)
+        {
+            Parameters = (float*)parameters.Values.Address,
+            Gradients = (float*)gradients.Address,
+            FirstMoments = (float*)parameters.FirstMoments!.Address,
+            SecondMoments = (float*)parameters.SecondMoments!.Address,
+        };
+        _squares = new SumOfSquares(threads, _count) { Input = (float*)gradients.Address };
+    }
+
+    public override double GradientNorm() => Math.Sqrt(_squares.Execute(_count));
+
+    public override void Update(int step, double learningRate, float gradientScale) => _adam.Execute(learningRate, step, gradientScale);
+}

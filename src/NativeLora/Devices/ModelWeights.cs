@@ -1,0 +1,170 @@
+using System.Runtime.InteropServices;
+using NativeLora.Checkpoints;
+using NativeLora.Data;
+using NativeLora.Graphs;
+using NativeLora.Tensors;
+
+namespace NativeLora.Devices;
+
+/// <summary>
+/// The base model's weights on a device. Matrices stay in the file's type and, on a CPU, in the mapped file; vectors are widened to fp32
+/// once. What a checkpoint lacks is freshly initialised, as Hugging Face does it, if the model says how.
+/// </summary>
+public sealed unsafe class ModelWeights : IDisposable
+{
+    private readonly Device _device;
+    private readonly Checkpoint? _checkpoint;
+    private readonly string _prefix;
+    private readonly ulong _seed;
+    private readonly float _scratchStd;
+    private readonly Dictionary<string, nint> _addresses = [];
+    private readonly List<DeviceBuffer> _owned = [];
+    private readonly SortedSet<string> _fresh = new(StringComparer.Ordinal);
+
+    /// <summary>Weights of a checkpoint.</summary>
+    /// <param name="device">Where kernels read them.</param>
+    /// <param name="checkpoint">The checkpoint; stays open as long as this.</param>
+    /// <param name="backbonePrefix">Prefix such as <c>bert.</c> that a checkpoint of the bare backbone lacks.</param>
+    /// <param name="seed">Seed of freshly initialised weights.</param>
+    public ModelWeights(Device device, Checkpoint checkpoint, string backbonePrefix, ulong seed = 0)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        ArgumentNullException.ThrowIfNull(checkpoint);
+        (_device, _checkpoint, _prefix, _seed) = (device, checkpoint, backbonePrefix, seed);
+    }
+
+    /// <summary>A model from scratch: matrices normal with <paramref name="std"/>, norm weights 1, biases 0.</summary>
+    public ModelWeights(Device device, float std, ulong seed)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        (_device, _prefix, _seed, _scratchStd) = (device, "", seed, std);
+    }
+
+    /// <summary>Names of the weights that were freshly initialised so far.</summary>
+    public IReadOnlyCollection<string> FreshlyInitialised => _fresh;
+
+    /// <summary>Element type of a weight as it is stored; fp32 where the checkpoint lacks it.</summary>
+    public ElementType TypeOf(string name) => Find(name)?.Type switch
+    {
+        ElementType.F16 => ElementType.F16,
+        ElementType.BF16 => ElementType.BF16,
+        _ => ElementType.F32,
+    };
+
+    /// <summary>Name in the checkpoint of the tensor that a graph calls <paramref name="name"/>; null if it is not there.</summary>
+    public string? StoredName(string name) => Find(name)?.Name;
+
+    private TensorInfo? Find(string name)
+    {
+        if (_checkpoint is null)
+            return null;
+        foreach (var candidate in Candidates(name))
+            if (_checkpoint.Find(candidate) is { } found)
+                return found;
+        return null;
+    }
+
+    private IEnumerable<string> Candidates(string name)
+    {
+        yield return name;
+        if (_prefix.Length > 0 && name.StartsWith(_prefix, StringComparison.Ordinal))
+            yield return name[_prefix.Length..];
+        // Checkpoints converted from TensorFlow call a norm's parameters gamma and beta.
+        foreach (var (ours, older) in new[] { ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta") })
+            if (name.EndsWith(ours, StringComparison.Ordinal))
+                foreach (var other in Candidates(name[..^ours.Length] + older))
+                    yield return other;
+    }
+
+    /// <summary>Checks that every weight of a graph is there in the right shape, or can be made.</summary>
+    /// <exception cref="InputException">A tensor is missing or misshapen.</exception>
+    public void Check(Graph graph)
+    {
+        ArgumentNullException.ThrowIfNull(graph);
+        foreach (var weight in graph.Weights)
+            _ = Source(weight.Name, weight.Shape, graph.Fresh.TryGetValue(weight, out var fresh) ? fresh : null);
+    }
+
+    /// <summary>The values of a weight in fp32, row-major, freshly initialised where the checkpoint lacks it.</summary>
+    /// <exception cref="InputException">The tensor is missing or misshapen.</exception>
+    internal float[] Values(Tensor weight, FreshWeight? fresh)
+    {
+        if (Source(weight.Name, weight.Shape, fresh) is { } stored)
+            return _checkpoint!.ReadFloat32(stored.Name);
+        return Make(weight.Name, weight.Shape, fresh ?? FromScratch(weight.Name, weight.Shape));
+    }
+
+    /// <summary>Address of a frozen weight, in the type that the graph's tensor has.</summary>
+    internal nint Address(Tensor weight)
+    {
+        if (_addresses.TryGetValue(weight.Name, out var known))
+            return known;
+        var stored = Find(weight.Name);
+        nint address;
+        if (stored is not null && stored.Type == weight.Type)
+        {
+            var data = _checkpoint!.Get(stored.Name);
+            address = _device.Share((nint)data.Data, data.Bytes);
+        }
+        else
+        {
+            var values = Values(weight, _freshRules.TryGetValue(weight.Name, out var rule) ? rule : null);
+            var buffer = _device.Allocate(4L * values.Length);
+            buffer.Write(0, MemoryMarshal.AsBytes(values.AsSpan()));
+            _owned.Add(buffer);
+            address = buffer.Address;
+        }
+        return _addresses[weight.Name] = address;
+    }
+
+    private readonly Dictionary<string, FreshWeight> _freshRules = [];
+
+    /// <summary>The stored tensor after checks; null if it is to be made.</summary>
+    private TensorInfo? Source(string name, Shape shape, FreshWeight? fresh)
+    {
+        if (fresh is { } rule)
+            _freshRules[name] = rule;
+        if (Find(name) is not { } stored)
+        {
+            if (_checkpoint is null)
+                return null;
+            if (fresh is null)
+                throw new InputException($"{_checkpoint.Path}: there is no tensor \"{name}\"; the checkpoint does not belong to its config.json");
+            _fresh.Add(name);
+            return null;
+        }
+        var fits = shape.FixedRows == 1 && stored.Shape.Length == 1
+            ? stored.Shape[0] == shape.Columns
+            : stored.Shape.Length == 2 && stored.Shape[0] == shape.FixedRows && stored.Shape[1] == shape.Columns;
+        if (!fits)
+            throw new InputException($"{_checkpoint!.Path}: tensor \"{stored.Name}\" is {stored.ShapeText}, its config.json asks for [{(shape.FixedRows == 1 ? "" : $"{shape.FixedRows}, ")}{shape.Columns}]");
+        return stored.Type is ElementType.F32 or ElementType.F16 or ElementType.BF16 or ElementType.F64
+            ? stored
+            : throw new InputException($"{_checkpoint!.Path}: tensor \"{stored.Name}\" is {stored.Type}, a floating-point type is expected");
+    }
+
+    private FreshWeight FromScratch(string name, Shape shape) =>
+        name.EndsWith("bias", StringComparison.Ordinal) ? FreshWeight.Constant(0)
+        : shape.FixedRows == 1 ? FreshWeight.Constant(1)
+        : FreshWeight.Normal(_scratchStd);
+
+    /// <summary>Values that depend on the seed and the name alone, not on the order of loading.</summary>
+    private float[] Make(string name, Shape shape, FreshWeight rule)
+    {
+        var values = new float[(long)shape.FixedRows * shape.Columns];
+        if (rule.Std == 0)
+            Array.Fill(values, rule.Value);
+        else
+            RandomNormal.Fill(values, rule.Std, _seed, name);
+        return values;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (var buffer in _owned)
+            buffer.Dispose();
+        _owned.Clear();
+        _addresses.Clear();
+    }
+}

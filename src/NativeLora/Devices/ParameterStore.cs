@@ -1,0 +1,108 @@
+using System.Runtime.InteropServices;
+using NativeLora.Graphs;
+
+namespace NativeLora.Devices;
+
+/// <summary>
+/// Trainable tensors in one flat fp32 block on a device, with their gradients and the optimizer's two moments in blocks of the same
+/// layout. Shared by all sessions over the same adapters.
+/// </summary>
+public sealed class ParameterStore : IDisposable
+{
+    private readonly Dictionary<string, (long Offset, Shape Shape)> _places = [];
+    private readonly List<string> _names = [];
+
+    /// <summary>Makes the blocks for the trainable tensors of a graph.</summary>
+    /// <param name="device">Where.</param>
+    /// <param name="graph">A graph; others with the same trainables can share the store.</param>
+    /// <param name="training">Whether gradients and moments are needed.</param>
+    public ParameterStore(Device device, Graph graph, bool training)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        ArgumentNullException.ThrowIfNull(graph);
+        long offset = 0;
+        foreach (var tensor in graph.Trainable)
+        {
+            _names.Add(tensor.Name);
+            _places[tensor.Name] = (offset, tensor.Shape);
+            offset += (long)tensor.Shape.FixedRows * tensor.Shape.Columns;
+        }
+        Elements = offset;
+        Device = device;
+        Values = device.Allocate(4 * offset);
+        Values.Clear();
+        if (!training)
+            return;
+        Gradients = device.Allocate(4 * offset);
+        FirstMoments = device.Allocate(4 * offset);
+        SecondMoments = device.Allocate(4 * offset);
+        Gradients.Clear();
+        FirstMoments.Clear();
+        SecondMoments.Clear();
+    }
+
+    internal Device Device { get; }
+
+    internal DeviceBuffer Values { get; }
+
+    internal DeviceBuffer? Gradients { get; }
+
+    internal DeviceBuffer? FirstMoments { get; }
+
+    internal DeviceBuffer? SecondMoments { get; }
+
+    /// <summary>Trainable elements.</summary>
+    public long Elements { get; }
+
+    /// <summary>Names of the tensors, in the order of the block.</summary>
+    public IReadOnlyList<string> Names => _names;
+
+    /// <summary>Weight decay by tensor name; set before the optimizer is made.</summary>
+    internal Func<string, double> WeightDecay { get; set; } = _ => 0;
+
+    internal double Beta1 { get; set; } = 0.9;
+
+    internal double Beta2 { get; set; } = 0.999;
+
+    internal double Epsilon { get; set; } = 1e-8;
+
+    /// <summary>Rows and columns of a tensor.</summary>
+    public (int Rows, int Columns) Size(string name) => (Place(name).Shape.FixedRows, Place(name).Shape.Columns);
+
+    /// <summary>Copies a tensor's values, row-major.</summary>
+    public float[] Read(string name) => Copy(Values, name);
+
+    /// <summary>Copies a tensor's gradient, row-major.</summary>
+    public float[] ReadGradient(string name) => Copy(Gradients ?? throw new InvalidOperationException("no gradients here"), name);
+
+    /// <summary>Sets a tensor's values.</summary>
+    /// <exception cref="ArgumentException">The length is not the tensor's.</exception>
+    public void Write(string name, ReadOnlySpan<float> values)
+    {
+        var (offset, shape) = Place(name);
+        if (values.Length != (long)shape.FixedRows * shape.Columns)
+            throw new ArgumentException($"{name} holds {(long)shape.FixedRows * shape.Columns} values, not {values.Length}", nameof(values));
+        Values.Write(4 * offset, MemoryMarshal.AsBytes(values));
+    }
+
+    internal (long Offset, Shape Shape) Place(string name) => _places[name];
+
+    internal bool Has(string name) => _places.ContainsKey(name);
+
+    private float[] Copy(DeviceBuffer from, string name)
+    {
+        var (offset, shape) = Place(name);
+        var values = new float[(long)shape.FixedRows * shape.Columns];
+        from.Read(4 * offset, MemoryMarshal.AsBytes(values.AsSpan()));
+        return values;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Values.Dispose();
+        Gradients?.Dispose();
+        FirstMoments?.Dispose();
+        SecondMoments?.Dispose();
+    }
+}

@@ -1,0 +1,187 @@
+using System.Runtime.InteropServices;
+using NativeLora.Data;
+using NativeLora.Graphs;
+
+namespace NativeLora.Devices;
+
+/// <summary>
+/// A plan with bytes: the arena, the inputs and a bound kernel for each node. The only place that allocates; a step allocates nothing.
+/// </summary>
+public sealed class Session : ITensorAddresses, IDisposable
+{
+    private readonly MemoryPlan _plan;
+    private readonly ModelWeights _weights;
+    private readonly ParameterStore? _parameters;
+    private readonly Device _device;
+    private readonly DeviceBuffer _arena;
+    private readonly DeviceBuffer _inputs;
+    private readonly DeviceBuffer _constants;
+    private readonly Dictionary<Tensor, long> _inputOffsets = [];
+    private readonly Dictionary<Tensor, long> _constantOffsets = [];
+    private readonly Kernel[] _kernels;
+    private readonly int[] _positions;
+    private readonly int _idLimit, _typeLimit, _positionLimit, _labelLimit, _classLimit;
+
+    /// <summary>Allocates and binds.</summary>
+    /// <param name="device">Where it runs.</param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="weights">Frozen weights.</param>
+    /// <param name="parameters">Trainable tensors; null where the graph has none.</param>
+    public Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(weights);
+        (_device, _plan, _weights, _parameters) = (device, plan, weights, parameters);
+        var graph = plan.Graph;
+        if (graph.Trainable.Count > 0 && parameters is null)
+            throw new ArgumentNullException(nameof(parameters), "the graph has trainable tensors");
+        _positions = new int[plan.Capacity.Tokens];
+        _arena = device.Allocate(plan.ArenaBytes);
+        _inputs = device.Allocate(plan.InputBytes);
+        long offset = 0;
+        foreach (var input in Inputs(graph))
+        {
+            _inputOffsets[input] = offset;
+            offset += input.Bytes(plan.Capacity) + (ReferenceEquals(input, graph.CuSeqlens) ? 4 : 0);
+        }
+        _constants = device.Allocate(graph.Constants.Keys.Sum(c => c.Bytes(plan.Capacity)));
+        offset = 0;
+        foreach (var (tensor, values) in graph.Constants)
+        {
+            _constantOffsets[tensor] = offset;
+            _constants.Write(offset, MemoryMarshal.AsBytes(values.AsSpan()));
+            offset += tensor.Bytes(plan.Capacity);
+        }
+        (_idLimit, _typeLimit, _positionLimit) = (graph.IdLimit(graph.TokenIds), graph.IdLimit(graph.TypeIds), graph.IdLimit(graph.Positions));
+        (_labelLimit, _classLimit) = (graph.LabelLimit(graph.Labels), graph.LabelLimit(graph.ClassLabels));
+        _kernels = [.. graph.Nodes.Select(n => device.Bind(n, this, plan.Capacity))];
+    }
+
+    /// <summary>The plan.</summary>
+    public MemoryPlan Plan => _plan;
+
+    /// <summary>Sizes of the batch loaded last.</summary>
+    public BatchSize Size => Step.Size;
+
+    /// <summary>Bytes of the arena as allocated.</summary>
+    public long ArenaBytes => _arena.Bytes;
+
+    internal StepArguments Step { get; } = new();
+
+    internal DeviceBuffer Arena => _arena;
+
+    /// <summary>Seconds that each node took in all, if asked for by <see cref="Profile"/>.</summary>
+    internal double[]? NodeSeconds { get; private set; }
+
+    /// <summary>Starts to time each node.</summary>
+    internal void Profile() => NodeSeconds = new double[_kernels.Length];
+
+    private static IEnumerable<Tensor> Inputs(Graph g) =>
+        [g.TokenIds, g.TypeIds, g.Positions, g.KeyVisible, g.Labels, g.CuSeqlens, g.PoolIndex, g.ClassLabels, g.Targets];
+
+    /// <summary>Copies a batch to the device. Every id, position, boundary and index is checked before a kernel may use it.</summary>
+    /// <exception cref="InputException">The batch does not fit the plan, or an id lies outside its table.</exception>
+    public void Load(PackedBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        var (graph, capacity) = (_plan.Graph, _plan.Capacity);
+        int tokens = batch.TokenCount, sequences = batch.SequenceCount;
+        if (tokens > capacity.Tokens || sequences > capacity.Sequences)
+            throw new InputException($"a batch of {sequences} sequences with {tokens} tokens does not fit the plan's {capacity.Sequences} and {capacity.Tokens}");
+        long squares = 0;
+        if (batch.CuSeqlens[0] != 0 || batch.CuSeqlens[sequences] != tokens)
+            throw new InputException("a batch whose boundaries do not begin at 0 and end at its tokens");
+        for (var s = 0; s < sequences; s++)
+        {
+            long length = batch.CuSeqlens[s + 1] - batch.CuSeqlens[s];
+            if (length < 0)
+                throw new InputException("a batch whose boundaries go down");
+            squares += length * length;
+            if ((uint)batch.PoolIndex[s] >= (uint)tokens)
+                throw new InputException($"sequence {s}: its row {batch.PoolIndex[s]} lies outside the batch of {tokens} tokens");
+        }
+        Check(batch.TokenIds.AsSpan(0, tokens), _idLimit, "token id");
+        Check(batch.TypeIds.AsSpan(0, tokens), _typeLimit, "segment id");
+        for (var t = 0; t < tokens; t++)
+            _positions[t] = batch.Positions[t] + graph.PositionOffset;
+        Check(_positions.AsSpan(0, tokens), _positionLimit, "position");
+        Check(batch.Labels.AsSpan(0, tokens), _labelLimit, "label", allowIgnored: true);
+        Check(batch.ClassLabels.AsSpan(0, sequences), _classLimit, "class label", allowIgnored: true);
+
+        Step.Size = new BatchSize(tokens, sequences, squares);
+        Upload(graph.TokenIds, batch.TokenIds.AsSpan(0, tokens));
+        Upload(graph.TypeIds, batch.TypeIds.AsSpan(0, tokens));
+        Upload(graph.Positions, _positions.AsSpan(0, tokens));
+        Upload(graph.KeyVisible, batch.KeyVisible.AsSpan(0, tokens));
+        Upload(graph.Labels, batch.Labels.AsSpan(0, tokens));
+        Upload(graph.CuSeqlens, batch.CuSeqlens.AsSpan(0, sequences + 1));
+        Upload(graph.PoolIndex, batch.PoolIndex.AsSpan(0, sequences));
+        Upload(graph.ClassLabels, batch.ClassLabels.AsSpan(0, sequences));
+        _inputs.Write(_inputOffsets[graph.Targets], MemoryMarshal.AsBytes(batch.Targets.AsSpan(0, sequences)));
+    }
+
+    /// <summary>Runs all nodes over the batch that was loaded.</summary>
+    internal void Run()
+    {
+        if (NodeSeconds is null)
+        {
+            foreach (var kernel in _kernels)
+                kernel.Execute(Step);
+            return;
+        }
+        for (var i = 0; i < _kernels.Length; i++)
+        {
+            var start = System.Diagnostics.Stopwatch.GetTimestamp();
+            _kernels[i].Execute(Step);
+            NodeSeconds[i] += System.Diagnostics.Stopwatch.GetElapsedTime(start).TotalSeconds;
+        }
+    }
+
+    /// <summary>Copies a kept tensor to the host: rows of the batch loaded last, row-major.</summary>
+    /// <exception cref="ArgumentException">The destination is too short.</exception>
+    public void Read(Tensor tensor, Span<float> destination)
+    {
+        ArgumentNullException.ThrowIfNull(tensor);
+        var count = checked((int)tensor.Shape.Elements(Step.Size));
+        if (destination.Length < count)
+            throw new ArgumentException($"{tensor.Name} holds {count} values", nameof(destination));
+        _arena.Read(_plan.Offset(tensor), MemoryMarshal.AsBytes(destination[..count]));
+    }
+
+    /// <summary>Copies a kept tensor to a new array.</summary>
+    public float[] Read(Tensor tensor)
+    {
+        ArgumentNullException.ThrowIfNull(tensor);
+        var values = new float[tensor.Shape.Elements(Step.Size)];
+        Read(tensor, values);
+        return values;
+    }
+
+    nint ITensorAddresses.Of(Tensor tensor) => tensor.Category switch
+    {
+        TensorCategory.Weight => _weights.Address(tensor),
+        TensorCategory.Parameter => _parameters!.Values.Address + (nint)(4 * _parameters.Place(tensor.Name).Offset),
+        TensorCategory.Gradient => _parameters!.Gradients!.Address + (nint)(4 * _parameters.Place(tensor.Name["grad.".Length..]).Offset),
+        TensorCategory.Input => _inputs.Address + (nint)_inputOffsets[tensor],
+        TensorCategory.Constant => _constants.Address + (nint)_constantOffsets[tensor],
+        _ => _arena.Address + (nint)_plan.Offset(tensor),
+    };
+
+    private void Upload(Tensor input, ReadOnlySpan<int> values) => _inputs.Write(_inputOffsets[input], MemoryMarshal.AsBytes(values));
+
+    private static void Check(ReadOnlySpan<int> ids, int limit, string what, bool allowIgnored = false)
+    {
+        for (var i = 0; i < ids.Length; i++)
+            if ((uint)ids[i] >= (uint)limit && !(allowIgnored && ids[i] == InstructionPrompt.IgnoredLabel))
+                throw new InputException($"{what} {ids[i]} lies outside 0 to {limit - 1}; check that the tokenizer and the labels belong to this model");
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _arena.Dispose();
+        _inputs.Dispose();
+        _constants.Dispose();
+    }
+}

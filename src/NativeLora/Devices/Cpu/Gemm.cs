@@ -1,0 +1,400 @@
+using System.Runtime.InteropServices;
+using NativeLora.Tensors;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>
+/// The matrix product of every linear layer. Operands are packed into panels that caches and registers hold: B (the frozen
+/// weights) once for all threads, A by the worker that needs its rows. The second product extends the depth of the first, so
+/// LoRA's term needs no pass over C of its own. Work is split by tiles of C only and each element sums in order of depth, so
+/// the bits do not depend on the number of threads. One run at a time.
+/// </summary>
+internal sealed unsafe class Gemm : IParallelBody, IDisposable
+{
+    // A block of A (BlockRows x MaxDepth) stays in the second-level cache, a panel of B (MaxDepth x 32) in the first.
+    private const int MaxDepth = 256;
+    private const int BlockRows = 192;
+    private const int MinBlockRows = 48;
+    private const int BlockColumns = 2048;
+    private const int SharedFloats = 2 * MaxDepth * BlockColumns;
+    private const int MaxColumns = 32;
+    private const int MaxRows = 12;
+    private const int PanelFloats = MaxDepth * MaxColumns;
+    private const int WorkerFloats = (BlockRows * MaxDepth) + PanelFloats + (MaxRows * MaxColumns) + 128;
+    private const int PanelsPerTask = 4;
+
+    // With so few rows B is read once and not used again: packing would cost more than the product.
+    private const int DotRows = 4;
+    private const int DotDepth = 2048;
+
+    // Below this, waking a thread takes longer than the product.
+    private const double InlineFlops = 1e6;
+
+    private readonly CpuThreads _threads;
+    private readonly GemmKernel _kernel;
+    private readonly bool _vectorPack;
+    private float* _workspace;
+
+    private GemmArgs _g;
+    private Phase _phase;
+    private int _depth, _firstBlock, _blocks;
+    private int _column, _columns, _paddedColumns, _taskColumns, _columnTasks, _taskRows;
+
+    public Gemm(CpuThreads threads, CpuPath path)
+    {
+        if (!CpuPaths.IsSupported(path))
+            throw new ArgumentException($"this machine has no {path}", nameof(path));
+        _threads = threads;
+        Path = path;
+        _kernel = GemmKernel.For(path);
+        _vectorPack = path != CpuPath.Portable;
+        _workspace = (float*)NativeMemory.AlignedAlloc((nuint)WorkspaceBytes(threads.Count), 4096);
+    }
+
+    public Gemm(CpuThreads threads) : this(threads, CpuPaths.Best) { }
+
+    ~Gemm() => Free();
+
+    private enum Phase
+    {
+        Fill,
+        Dot,
+        PrivateB,
+        PackB,
+        SharedB,
+    }
+
+    public CpuPath Path { get; }
+
+    /// <summary>Bytes that an instance over so many threads holds from its construction on.</summary>
+    public static long WorkspaceBytes(int threads) => sizeof(float) * (SharedFloats + ((long)threads * WorkerFloats));
+
+    public void Dispose()
+    {
+        Free();
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Computes C. Allocates nothing.</summary>
+    public void Run(in GemmArgs args)
+    {
+        ObjectDisposedException.ThrowIf(_workspace == null, this);
+        args.Check();
+        if (args.M == 0 || args.N == 0)
+            return;
+        _g = args;
+        var total = args.K + args.K2;
+        var threads = 2.0 * args.M * args.N * total < InlineFlops ? 1 : _threads.Count;
+        if (total == 0)
+        {
+            _phase = Phase.Fill;
+            Run(0, 0);
+            return;
+        }
+        var depthBlocks = Blocks(total, MaxDepth);
+        _depth = RoundUp(Blocks(total, depthBlocks), 8);
+        depthBlocks = Blocks(total, _depth);
+        if (args.M <= DotRows && (args.K == 0 || args.B.Transposed) && (args.K2 == 0 || args.B2.Transposed))
+            RunDots(threads);
+        else if (args.M <= BlockRows)
+            RunPrivate(threads, depthBlocks);
+        else
+            RunShared(threads, depthBlocks);
+        GC.KeepAlive(this);
+    }
+
+    void IParallelBody.Run(int task, int worker) => Run(task, worker);
+
+    private void RunDots(int threads)
+    {
+        _taskColumns = Math.Clamp(RoundUp(Blocks(_g.N, 4 * threads), 4), 16, 256);
+        Start(Phase.Dot, Blocks(_g.N, _taskColumns), threads);
+    }
+
+    private void RunPrivate(int threads, int depthBlocks)
+    {
+        // Each task packs A anew: not too narrow.
+        var tasks = threads == 1 ? 1 : 2 * threads;
+        _taskColumns = Math.Max(RoundUp(Blocks(_g.N, tasks), _kernel.Columns), 2 * _kernel.Columns);
+        (_firstBlock, _blocks) = (0, depthBlocks);
+        Start(Phase.PrivateB, Blocks(_g.N, _taskColumns), threads);
+    }
+
+    private void RunShared(int threads, int depthBlocks)
+    {
+        _taskRows = Math.Clamp(RoundUp(Blocks(_g.M, 4 * threads), _kernel.Rows), MinBlockRows, BlockRows);
+        var rowTasks = Blocks(_g.M, _taskRows);
+        var columns = RoundUp(Blocks(_g.N, Blocks(_g.N, BlockColumns)), _kernel.Columns);
+        var blocksAtOnce = Math.Max(1, SharedFloats / (columns * _depth));
+        for (_column = 0; _column < _g.N; _column += columns)
+        {
+            _columns = Math.Min(columns, _g.N - _column);
+            _paddedColumns = RoundUp(_columns, _kernel.Columns);
+            _columnTasks = rowTasks >= 3 * threads ? 1 : Math.Clamp(Blocks(3 * threads, rowTasks), 1, Blocks(_columns, 256));
+            for (_firstBlock = 0; _firstBlock < depthBlocks; _firstBlock += blocksAtOnce)
+            {
+                _blocks = Math.Min(blocksAtOnce, depthBlocks - _firstBlock);
+                _taskColumns = PanelsPerTask * _kernel.Columns;
+                Start(Phase.PackB, _blocks * Blocks(_columns, _taskColumns), threads);
+                _taskColumns = RoundUp(Blocks(_columns, _columnTasks), _kernel.Columns);
+                _columnTasks = Blocks(_columns, _taskColumns);
+                Start(Phase.SharedB, rowTasks * _columnTasks, threads);
+            }
+        }
+    }
+
+    private void Start(Phase phase, int tasks, int threads)
+    {
+        _phase = phase;
+        if (threads > 1)
+        {
+            _threads.For(tasks, this);
+            return;
+        }
+        for (var task = 0; task < tasks; task++)
+            Run(task, 0);
+    }
+
+    private void Run(int task, int worker)
+    {
+        var scratch = _workspace + SharedFloats + ((nint)worker * WorkerFloats);
+        switch (_phase)
+        {
+            case Phase.Fill:
+                Fill();
+                break;
+            case Phase.Dot:
+                Dots(task, scratch);
+                break;
+            case Phase.PrivateB:
+                MultiplyPrivate(task, scratch);
+                break;
+            case Phase.PackB:
+                PackShared(task);
+                break;
+            case Phase.SharedB:
+                MultiplyShared(task, scratch);
+                break;
+        }
+    }
+
+    private void PackShared(int task)
+    {
+        var groups = Blocks(_columns, _taskColumns);
+        var (block, group) = Math.DivRem(task, groups);
+        var (from, depth) = DepthOf(_firstBlock + block);
+        var target = _workspace + ((nint)block * _depth * _paddedColumns);
+        var end = Math.Min(_columns, (group + 1) * _taskColumns);
+        for (var j = group * _taskColumns; j < end; j += _kernel.Columns)
+            PackB(_column + j, _column + _columns, from, depth, target + ((nint)j * depth));
+    }
+
+    private void MultiplyShared(int task, float* scratch)
+    {
+        var (rowTask, columnTask) = Math.DivRem(task, _columnTasks);
+        var row = rowTask * _taskRows;
+        var rows = Math.Min(_taskRows, _g.M - row);
+        var end = Math.Min(_columns, (columnTask + 1) * _taskColumns);
+        for (var block = 0; block < _blocks; block++)
+        {
+            var (from, depth) = DepthOf(_firstBlock + block);
+            var packed = _workspace + ((nint)block * _depth * _paddedColumns);
+            PackA(row, rows, from, depth, scratch);
+            for (var j = columnTask * _taskColumns; j < end; j += _kernel.Columns)
+                MultiplyPanel(scratch, packed + ((nint)j * depth), row, rows, _column + j, from, depth, Spill(scratch));
+        }
+    }
+
+    private void MultiplyPrivate(int task, float* scratch)
+    {
+        var panel = scratch + (BlockRows * MaxDepth);
+        var end = Math.Min(_g.N, (task + 1) * _taskColumns);
+        for (var block = 0; block < _blocks; block++)
+        {
+            var (from, depth) = DepthOf(block);
+            PackA(0, _g.M, from, depth, scratch);
+            for (var j = task * _taskColumns; j < end; j += _kernel.Columns)
+            {
+                PackB(j, _g.N, from, depth, panel);
+                MultiplyPanel(scratch, panel, 0, _g.M, j, from, depth, Spill(scratch));
+            }
+        }
+    }
+
+    /// <summary>Multiplies a block of packed A with one packed panel of B.</summary>
+    private void MultiplyPanel(float* a, float* b, int row, int rows, int column, int from, int depth, float* spill)
+    {
+        var columns = Math.Min(_kernel.Columns, _g.N - column);
+        var first = from == 0;
+        var source = first ? _g.Addend : _g.C;
+        nint sourceStride = first ? _g.AddendStride : _g.CStride;
+        var bias = first && _g.Bias != null ? _g.Bias + column : null;
+        var tile = new GemmTile { Depth = depth, B = b, Columns = _kernel.PanelColumns(columns) };
+        for (int i = 0, height; i < rows; i += height)
+        {
+            height = _kernel.PanelRows(rows - i);
+            var c = _g.C + ((nint)(row + i) * _g.CStride) + column;
+            var s = source == null ? null : source + ((nint)(row + i) * sourceStride) + column;
+            tile.A = a + ((nint)i * depth);
+            tile.Rows = height;
+            if (height <= rows - i && tile.Columns == columns)
+            {
+                tile.Source = s;
+                tile.SourceStride = sourceStride;
+                tile.Bias = bias;
+                tile.C = c;
+                tile.CStride = _g.CStride;
+                _kernel.Multiply(tile);
+                continue;
+            }
+            tile.Source = null;
+            tile.Bias = null;
+            tile.C = spill;
+            tile.CStride = tile.Columns;
+            _kernel.Multiply(tile);
+            var valid = Math.Min(height, rows - i);
+            for (var r = 0; r < valid; r++, c += _g.CStride, s += s == null ? 0 : sourceStride)
+                Finish(spill + (r * tile.Columns), s, bias, c, columns);
+        }
+    }
+
+    /// <summary>The end of a tile that reaches over the edge of C, added in the same order as in a whole one.</summary>
+    private static void Finish(float* product, float* source, float* bias, float* c, int columns)
+    {
+        for (var j = 0; j < columns; j++)
+            c[j] = (source == null ? product[j] : product[j] + source[j]) + (bias == null ? 0 : bias[j]);
+    }
+
+    private void PackA(int row, int rows, int from, int depth, float* target)
+    {
+        for (int i = 0, height; i < rows; i += height)
+        {
+            height = _kernel.PanelRows(rows - i);
+            var lanes = Math.Min(height, rows - i);
+            var t = target + ((nint)i * depth);
+            var at = from;
+            var left = depth;
+            if (at < _g.K)
+            {
+                var count = Math.Min(left, _g.K - at);
+                Pack(_g.A, !_g.A.Transposed, row + i, lanes, height, at, count, _g.Alpha, t);
+                t = t + (height * count);
+                at = _g.K;
+                left = left - count;
+            }
+            if (left > 0)
+                Pack(_g.A2, !_g.A2.Transposed, row + i, lanes, height, at - _g.K, left, _g.Alpha2, t);
+        }
+    }
+
+    private void PackB(int column, int endColumn, int from, int depth, float* target)
+    {
+        var width = _kernel.PanelColumns(endColumn - column);
+        var lanes = Math.Min(width, endColumn - column);
+        if (from < _g.K)
+        {
+            var count = Math.Min(depth, _g.K - from);
+            Pack(_g.B, _g.B.Transposed, column, lanes, width, from, count, 1, target);
+            target = target + (width * count);
+            from = _g.K;
+            depth = depth - count;
+        }
+        if (depth > 0)
+            Pack(_g.B2, _g.B2.Transposed, column, lanes, width, from - _g.K, depth, 1, target);
+    }
+
+    private void Pack(
+        in GemmMatrix m, bool alongDepth, int lane, int lanes, int width, int from, int depth, float factor, float* target)
+    {
+        if (alongDepth)
+            GemmPack.Rows(m, lane, lanes, width, from, depth, factor, _vectorPack, target);
+        else
+            GemmPack.Columns(m, lane, lanes, width, from, depth, factor, target);
+    }
+
+    private void Dots(int task, float* scratch)
+    {
+        var column = task * _taskColumns;
+        var columns = Math.Min(_taskColumns, _g.N - column);
+        var first = true;
+        for (var from = 0; from < _g.K; from += DotDepth, first = false)
+            Dots(_g.A, _g.B, _g.Alpha, column, columns, from, Math.Min(DotDepth, _g.K - from), first, scratch);
+        for (var from = 0; from < _g.K2; from += DotDepth, first = false)
+            Dots(_g.A2, _g.B2, _g.Alpha2, column, columns, from, Math.Min(DotDepth, _g.K2 - from), first, scratch);
+    }
+
+    private void Dots(
+        in GemmMatrix a, in GemmMatrix b, float alpha, int column, int columns, int from, int depth, bool first, float* scratch)
+    {
+        var sums = stackalloc float[4];
+        var widened = scratch + (DotRows * DotDepth);
+        for (var i = 0; i < _g.M; i++)
+            GemmPack.Line(a, i, from, depth, scratch + (i * DotDepth));
+        for (var j = 0; j < columns; j += 4)
+        {
+            var lanes = Math.Min(4, columns - j);
+            var at = ((nint)(column + j) * b.Stride) + from;
+            var rows = (float*)b.Data + at;
+            var stride = (nint)b.Stride;
+            if (b.Type != ElementType.F32 || lanes < 4)
+            {
+                for (var i = 0; i < lanes; i++)
+                {
+                    var row = (byte*)b.Data + ((at + (i * stride)) * SizeOf(b.Type));
+                    Convert16.Widen(b.Type, row, widened + (i * DotDepth), depth);
+                }
+                rows = widened;
+                stride = DotDepth;
+            }
+            for (var i = 0; i < _g.M; i++)
+            {
+                _kernel.Dot4(depth, scratch + (i * DotDepth), rows, stride, sums);
+                var c = _g.C + ((nint)i * _g.CStride);
+                var addend = _g.Addend + ((nint)i * _g.AddendStride);
+                for (var n = 0; n < lanes; n++)
+                {
+                    var at2 = column + j + n;
+                    var value = alpha * sums[n];
+                    if (!first)
+                        value += c[at2];
+                    else
+                        value = (_g.Addend == null ? value : value + addend[at2]) + (_g.Bias == null ? 0 : _g.Bias[at2]);
+                    c[at2] = value;
+                }
+            }
+        }
+    }
+
+    private void Fill()
+    {
+        for (var i = 0; i < _g.M; i++)
+        {
+            var c = _g.C + ((nint)i * _g.CStride);
+            for (var j = 0; j < _g.N; j++)
+            {
+                var addend = _g.Addend == null ? 0 : _g.Addend[((nint)i * _g.AddendStride) + j];
+                c[j] = addend + (_g.Bias == null ? 0 : _g.Bias[j]);
+            }
+        }
+    }
+
+    private (int From, int Depth) DepthOf(int block)
+    {
+        var from = block * _depth;
+        return (from, Math.Min(_depth, _g.K + _g.K2 - from));
+    }
+
+    private static float* Spill(float* scratch) => scratch + (BlockRows * MaxDepth) + PanelFloats;
+
+    private static nint SizeOf(ElementType type) => type == ElementType.F32 ? 4 : 2;
+
+    private static int Blocks(int size, int block) => (int)(((long)size + block - 1) / block);
+
+    private static int RoundUp(int size, int unit) => Blocks(size, unit) * unit;
+
+    private void Free()
+    {
+        NativeMemory.AlignedFree(_workspace);
+        _workspace = null;
+    }
+}

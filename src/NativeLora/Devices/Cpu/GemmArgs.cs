@@ -1,0 +1,91 @@
+using NativeLora.Tensors;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>
+/// An operand of F32, F16 or BF16: element (i, j) of the matrix as it is multiplied is at Data[i * Stride + j], or at
+/// Data[j * Stride + i] if Transposed. The stride counts elements.
+/// </summary>
+internal unsafe struct GemmMatrix
+{
+    public void* Data;
+    public ElementType Type;
+    public int Stride;
+    public bool Transposed;
+
+    public GemmMatrix(void* data, int stride, bool transposed = false, ElementType type = ElementType.F32)
+    {
+        Data = data;
+        Type = type;
+        Stride = stride;
+        Transposed = transposed;
+    }
+
+    public GemmMatrix Transpose() => this with { Transposed = !Transposed };
+}
+
+/// <summary>C[M, N] = Addend + Bias + Alpha A[M, K] B[K, N] + Alpha2 A2[M, K2] B2[K2, N].</summary>
+internal unsafe struct GemmArgs
+{
+    public int M, N, K;
+    public GemmMatrix A, B;
+    public float Alpha = 1;
+
+    /// <summary>Depth of the second product, LoRA's rank; 0 for none.</summary>
+    public int K2;
+    public GemmMatrix A2, B2;
+    public float Alpha2 = 1;
+
+    /// <summary>[M, N]; null for nothing. C itself makes the call accumulate; any other overlap with C is wrong.</summary>
+    public float* Addend;
+    public int AddendStride;
+
+    /// <summary>[N]; null for nothing.</summary>
+    public float* Bias;
+    public float* C;
+    public int CStride;
+
+    public GemmArgs() { }
+
+    /// <summary>Throws unless sizes, strides and types fit one another.</summary>
+    public readonly void Check()
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(M);
+        ArgumentOutOfRangeException.ThrowIfNegative(N);
+        ArgumentOutOfRangeException.ThrowIfNegative(K);
+        ArgumentOutOfRangeException.ThrowIfNegative(K2);
+        _ = checked(K + K2);
+        if (M == 0 || N == 0)
+            return;
+        CheckRows(C, CStride, N, nameof(C));
+        if (Addend != null)
+            CheckRows(Addend, AddendStride, N, nameof(Addend));
+        if (Addend == C && AddendStride != CStride)
+            throw new ArgumentException("an addend that is C must have C's stride");
+        if (K > 0)
+        {
+            CheckOperand(A, M, K, nameof(A));
+            CheckOperand(B, K, N, nameof(B));
+        }
+        if (K2 > 0)
+        {
+            CheckOperand(A2, M, K2, nameof(A2));
+            CheckOperand(B2, K2, N, nameof(B2));
+        }
+    }
+
+    private static void CheckOperand(in GemmMatrix m, int rows, int columns, string name)
+    {
+        if (m.Type is not (ElementType.F32 or ElementType.F16 or ElementType.BF16))
+            throw new ArgumentException($"operand {name} is {m.Type}; F32, F16 or BF16 is wanted");
+        CheckRows(m.Data, m.Stride, m.Transposed ? rows : columns, name);
+    }
+
+    private static void CheckRows(void* data, int stride, int columns, string name)
+    {
+        if (data == null)
+            throw new ArgumentException($"{name} has no data");
+        if (stride < columns)
+            throw new ArgumentException($"{name} has rows of {columns} but a stride of {stride}");
+    }
+}

@@ -1,0 +1,166 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+using NativeLora.Tensors;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>
+/// Copies part of an operand into a panel: for each step of depth (the summed dimension) the values of all lanes (rows of A,
+/// columns of B) side by side, as fp32, times a factor. Lanes beyond the matrix are zero.
+/// </summary>
+internal static unsafe class GemmPack
+{
+    // 16-bit rows are widened by so many values at a time into a scratch that stays in the first-level cache.
+    private const int Chunk = 64;
+    private const int ScratchStride = Chunk + 8;
+    private const int MaxLanes = 32;
+
+    /// <summary>Packs lanes whose depth is contiguous in memory: a transposition.</summary>
+    [SkipLocalsInit]
+    public static void Rows(
+        in GemmMatrix m, int lane, int lanes, int width, int from, int depth, float factor, bool vectors, float* target)
+    {
+        if (m.Type == ElementType.F32)
+        {
+            var data = (float*)m.Data + ((nint)lane * m.Stride) + from;
+            Transpose(data, m.Stride, lanes, width, depth, factor, vectors, target);
+            return;
+        }
+        var scratch = stackalloc float[MaxLanes * ScratchStride];
+        for (var k = 0; k < depth; k += Chunk)
+        {
+            var count = Math.Min(Chunk, depth - k);
+            for (var i = 0; i < lanes; i++)
+            {
+                var row = (ushort*)m.Data + ((nint)(lane + i) * m.Stride) + from + k;
+                Convert16.Widen(m.Type, row, scratch + (i * ScratchStride), count);
+            }
+            Transpose(scratch, ScratchStride, lanes, width, count, factor, vectors, target + ((nint)k * width));
+        }
+    }
+
+    /// <summary>Packs lanes that lie side by side in memory: a copy.</summary>
+    public static void Columns(
+        in GemmMatrix m, int lane, int lanes, int width, int from, int depth, float factor, float* target)
+    {
+        for (var k = 0; k < depth; k++, target += width)
+        {
+            var at = ((nint)(from + k) * m.Stride) + lane;
+            if (m.Type != ElementType.F32)
+            {
+                Convert16.Widen(m.Type, (ushort*)m.Data + at, target, lanes);
+                if (factor != 1)
+                    Scale(target, target, lanes, factor);
+            }
+            else
+            {
+                Scale((float*)m.Data + at, target, lanes, factor);
+            }
+            for (var i = lanes; i < width; i++)
+                target[i] = 0;
+        }
+    }
+
+    /// <summary>Copies part of one row, as fp32.</summary>
+    public static void Line(in GemmMatrix m, int row, int from, int depth, float* target)
+    {
+        var size = m.Type == ElementType.F32 ? sizeof(float) : sizeof(ushort);
+        if (!m.Transposed)
+        {
+            Convert16.Widen(m.Type, (byte*)m.Data + ((((nint)row * m.Stride) + from) * size), target, depth);
+            return;
+        }
+        for (var k = 0; k < depth; k++)
+            Convert16.Widen(m.Type, (byte*)m.Data + ((((nint)(from + k) * m.Stride) + row) * size), target + k, 1);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Scale(float* source, float* target, int count, float factor)
+    {
+        var i = 0;
+        for (; i <= count - 8; i += 8)
+            (Vector256.Load(source + i) * factor).Store(target + i);
+        for (; i <= count - 4; i += 4)
+            (Vector128.Load(source + i) * factor).Store(target + i);
+        for (; i < count; i++)
+            target[i] = source[i] * factor;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Transpose(
+        float* source, nint stride, int lanes, int width, int depth, float factor, bool vectors, float* target)
+    {
+        var lane = 0;
+        if (vectors && Avx.IsSupported)
+        {
+            for (; lane <= lanes - 8; lane += 8)
+                Transpose8(source + (lane * stride), stride, width, depth, factor, target + lane);
+        }
+        for (; lane <= lanes - 4; lane += 4)
+            Transpose4(source + (lane * stride), stride, width, depth, factor, target + lane);
+        for (; lane < lanes; lane++)
+        {
+            var s = source + (lane * stride);
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, t += width)
+                *t = s[k] * factor;
+        }
+        for (; lane < width; lane++)
+        {
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, t += width)
+                *t = 0;
+        }
+    }
+
+    private static void Transpose4(float* s, nint stride, int width, int depth, float factor, float* t)
+    {
+        var s1 = s + stride;
+        var s2 = s + (2 * stride);
+        var s3 = s + (3 * stride);
+        for (var k = 0; k < depth; k++, t += width)
+            (Vector128.Create(s[k], s1[k], s2[k], s3[k]) * factor).Store(t);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Transpose8(float* s, nint stride, int width, int depth, float factor, float* t)
+    {
+        var times = Vector256.Create(factor);
+        var k = 0;
+        for (; k <= depth - 8; k += 8, s += 8)
+        {
+            // Rows i and i+4 share a vector, so that only shuffles within 128 bits are left.
+            var (a0, a1, a2, a3) = (Pair(s, stride), Pair(s + stride, stride), Pair(s + (2 * stride), stride), Pair(s + (3 * stride), stride));
+            Store4(a0 * times, a1 * times, a2 * times, a3 * times, width, t);
+            t += 4 * width;
+            var h = s + 4;
+            (a0, a1, a2, a3) = (Pair(h, stride), Pair(h + stride, stride), Pair(h + (2 * stride), stride), Pair(h + (3 * stride), stride));
+            Store4(a0 * times, a1 * times, a2 * times, a3 * times, width, t);
+            t += 4 * width;
+        }
+        for (; k < depth; k++, s++, t += width)
+        {
+            for (var i = 0; i < 8; i++)
+                t[i] = s[i * stride] * factor;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Pair(float* s, nint stride) =>
+        Avx.InsertVector128(Vector256.Create(Vector128.Load(s), default), Vector128.Load(s + (4 * stride)), 1);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store4(
+        Vector256<float> a0, Vector256<float> a1, Vector256<float> a2, Vector256<float> a3, int width, float* t)
+    {
+        var low0 = Avx.UnpackLow(a0, a1);
+        var low1 = Avx.UnpackLow(a2, a3);
+        var high0 = Avx.UnpackHigh(a0, a1);
+        var high1 = Avx.UnpackHigh(a2, a3);
+        Avx.Shuffle(low0, low1, 0x44).Store(t);
+        Avx.Shuffle(low0, low1, 0xee).Store(t + width);
+        Avx.Shuffle(high0, high1, 0x44).Store(t + (2 * width));
+        Avx.Shuffle(high0, high1, 0xee).Store(t + (3 * width));
+    }
+}

@@ -50,7 +50,7 @@ public unsafe class PhiloxTests
     public void MasksInBulkAreTheScalarOnes(int bits)
     {
         const float P = 0.3f;
-        foreach (var first in new[] { 0UL, 1, 2, 3, 62, (1UL << 34) - 40, ulong.MaxValue / 8 })
+        foreach (var first in new ulong[] { 0, 1, 2, 3, 62, (1UL << 34) - 40, ulong.MaxValue / 8 })
         {
             foreach (var count in new[] { 0, 1, 2, 5, 63, 64, 65, 130, 257 })
             {

@@ -1,0 +1,75 @@
+using System.Runtime.Intrinsics;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>out = a + b. The output may be either.</summary>
+internal sealed unsafe class Add(CpuThreads threads, int columns) : IParallelBody
+{
+    public float* First;
+    public float* Second;
+    public float* Output;
+
+    private long _count;
+
+    public void Execute(int rows)
+    {
+        _count = (long)rows * columns;
+        threads.For(RowMath.Tasks(_count, RowMath.ElementsPerTask), this);
+    }
+
+    public void Run(int task, int worker)
+    {
+        var end = Math.Min(_count, (long)(task + 1) * RowMath.ElementsPerTask);
+        for (var i = (long)task * RowMath.ElementsPerTask; i < end; i += RowMath.Lanes)
+            RowMath.Store(RowMath.Load(First + i, end - i) + RowMath.Load(Second + i, end - i), Output + i, end - i);
+    }
+}
+
+/// <summary>out = factor · x. The output may be the input.</summary>
+internal sealed unsafe class Scale(CpuThreads threads, int columns) : IParallelBody
+{
+    public float* Input;
+    public float* Output;
+    public float Factor = 1f;
+
+    private long _count;
+
+    public void Execute(int rows) => ExecuteCount((long)rows * columns);
+
+    /// <summary>Scales a flat buffer of any length: gradients, for clipping.</summary>
+    public void ExecuteCount(long count)
+    {
+        _count = count;
+        threads.For(RowMath.Tasks(_count, RowMath.ElementsPerTask), this);
+    }
+
+    public void Run(int task, int worker)
+    {
+        var factor = Vector256.Create(Factor);
+        var end = Math.Min(_count, (long)(task + 1) * RowMath.ElementsPerTask);
+        for (var i = (long)task * RowMath.ElementsPerTask; i < end; i += RowMath.Lanes)
+            RowMath.Store(RowMath.Load(Input + i, end - i) * factor, Output + i, end - i);
+    }
+}
+
+/// <summary>out = x. Nothing happens if both are the same buffer.</summary>
+internal sealed unsafe class Copy(CpuThreads threads, int columns) : IParallelBody
+{
+    public float* Input;
+    public float* Output;
+
+    private long _count;
+
+    public void Execute(int rows)
+    {
+        _count = (long)rows * columns;
+        if (Input != Output)
+            threads.For(RowMath.Tasks(_count, RowMath.ElementsPerTask), this);
+    }
+
+    public void Run(int task, int worker)
+    {
+        var start = (long)task * RowMath.ElementsPerTask;
+        RowMath.Copy(Input + start, Output + start, Math.Min(RowMath.ElementsPerTask, _count - start));
+    }
+}

@@ -1,0 +1,223 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using V = System.Runtime.Intrinsics.Vector256<float>;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>
+/// Vector mathematics of the row kernels. The width is fixed at eight lanes, so that sums have the same order on every machine.
+/// </summary>
+internal static unsafe class RowMath
+{
+    public const int Lanes = 8;
+
+    /// <summary>Elements that one parallel task handles: enough to hide the cost of a task, small enough to stay in L2.</summary>
+    public const int ElementsPerTask = 16384;
+
+    private static readonly Vector256<int> s_indices = Vector256<int>.Indices;
+
+    /// <summary>Rows of a task whose cost is proportional to the columns; a function of the columns alone.</summary>
+    public static int RowsPerTask(int columns) => Math.Max(1, ElementsPerTask / Math.Max(1, columns));
+
+    public static int Tasks(long items, int perTask) => checked((int)((items + perTask - 1) / perTask));
+
+    /// <summary>Loads eight elements, or the <paramref name="left"/> that are there and zeros.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Load(float* at, long left) => left >= Lanes ? Vector256.Load(at) : LoadPartial(at, (int)left);
+
+    /// <summary>Stores eight elements, or the first <paramref name="left"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Store(V value, float* at, long left)
+    {
+        if (left >= Lanes)
+            value.Store(at);
+        else
+            StorePartial(value, at, (int)left);
+    }
+
+    private static V LoadPartial(float* at, int left)
+    {
+        var lanes = stackalloc float[Lanes];
+        for (var i = 0; i < Lanes; i++)
+            lanes[i] = i < left ? at[i] : 0f;
+        return Vector256.Load(lanes);
+    }
+
+    private static void StorePartial(V value, float* at, int left)
+    {
+        var lanes = stackalloc float[Lanes];
+        value.Store(lanes);
+        for (var i = 0; i < left; i++)
+            at[i] = lanes[i];
+    }
+
+    /// <summary>Keeps the first <paramref name="left"/> lanes and clears the others.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Keep(V value, long left) => left >= Lanes
+        ? value
+        : Vector256.LessThan(s_indices, Vector256.Create((int)left)).AsSingle() & value;
+
+    public static void Clear(float* at, long count)
+    {
+        for (long done = 0; done < count;)
+        {
+            var part = (int)Math.Min(count - done, 1 << 28);
+            new Span<float>(at + done, part).Clear();
+            done += part;
+        }
+    }
+
+    public static void Copy(float* from, float* to, long count)
+    {
+        if (from != to)
+            Buffer.MemoryCopy(from, to, count * sizeof(float), count * sizeof(float));
+    }
+
+    /// <summary>e^x within about one unit in the last place; 0 below -104, infinity above 88.73, NaN stays NaN.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Exp(V x)
+    {
+        // Min and Max keep NaN; the clamp only keeps the integer exponent in range.
+        var bounded = Vector256.Max(Vector256.Min(x, Vector256.Create(89f)), Vector256.Create(-105f));
+        var n = Vector256.Round(bounded * Vector256.Create(1.44269504f));
+        var r = Vector256.FusedMultiplyAdd(n, Vector256.Create(-0.693359375f), bounded);
+        r = Vector256.FusedMultiplyAdd(n, Vector256.Create(2.12194440e-4f), r);
+        var p = Vector256.Create(1.9875691500e-4f);
+        p = Vector256.FusedMultiplyAdd(p, r, Vector256.Create(1.3981999507e-3f));
+        p = Vector256.FusedMultiplyAdd(p, r, Vector256.Create(8.3334519073e-3f));
+        p = Vector256.FusedMultiplyAdd(p, r, Vector256.Create(4.1665795894e-2f));
+        p = Vector256.FusedMultiplyAdd(p, r, Vector256.Create(1.6666665459e-1f));
+        p = Vector256.FusedMultiplyAdd(p, r, Vector256.Create(5.0000001201e-1f));
+        p = Vector256.FusedMultiplyAdd(p, r * r, r) + V.One;
+
+        // 2^n in two factors: n reaches 128 and -151, beyond what one exponent field holds.
+        var whole = Vector256.ConvertToInt32(n);
+        var half = whole >> 1;
+        return p * PowerOfTwo(half) * PowerOfTwo(whole - half);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static V PowerOfTwo(Vector256<int> n) => ((n + Vector256.Create(127)) << 23).AsSingle();
+
+    /// <summary>1 / (1 + e^-x).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Sigmoid(V x) => V.One / (V.One + Exp(-x));
+
+    /// <summary>tanh x: a polynomial near zero, 1 - 2/(e^2|x| + 1) elsewhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Tanh(V x)
+    {
+        var magnitude = Vector256.Min(Vector256.Abs(x), Vector256.Create(10f));
+        var square = magnitude * magnitude;
+        var p = Vector256.Create(-5.70498872745e-3f);
+        p = Vector256.FusedMultiplyAdd(p, square, Vector256.Create(2.06390887954e-2f));
+        p = Vector256.FusedMultiplyAdd(p, square, Vector256.Create(-5.37397155531e-2f));
+        p = Vector256.FusedMultiplyAdd(p, square, Vector256.Create(1.33314422036e-1f));
+        p = Vector256.FusedMultiplyAdd(p, square, Vector256.Create(-3.33332819422e-1f));
+        var near = Vector256.FusedMultiplyAdd(p * square, magnitude, magnitude);
+        var far = V.One - Vector256.Create(2f) / (Exp(magnitude + magnitude) + V.One);
+        var result = Vector256.ConditionalSelect(Vector256.LessThan(magnitude, Vector256.Create(0.625f)), near, far);
+        return Vector256.CopySign(result, x);
+    }
+
+    /// <summary>erf x within about one unit in the last place.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Erf(V x)
+    {
+        // erf is 1 in fp32 from 3.93 on; the bound keeps the polynomial finite.
+        var t = Vector256.Min(Vector256.Abs(x), Vector256.Create(6f));
+        var s = t * t;
+        var f = Vector256.FusedMultiplyAdd(Vector256.Create(-1.72853470e-5f), t, Vector256.Create(3.83197126e-4f));
+        var u = Vector256.FusedMultiplyAdd(Vector256.Create(-3.88396438e-3f), t, Vector256.Create(2.42546219e-2f));
+        f = Vector256.FusedMultiplyAdd(f, s, u);
+        f = Vector256.FusedMultiplyAdd(f, t, Vector256.Create(-1.06777877e-1f));
+        f = Vector256.FusedMultiplyAdd(f, t, Vector256.Create(-6.34846687e-1f));
+        f = Vector256.FusedMultiplyAdd(f, t, Vector256.Create(-1.28717512e-1f));
+        f = Vector256.FusedMultiplyAdd(f, t, -t);
+        var far = V.One - Exp(f);
+        var n = Vector256.Create(-5.96761703e-4f);
+        n = Vector256.FusedMultiplyAdd(n, s, Vector256.Create(4.99119423e-3f));
+        n = Vector256.FusedMultiplyAdd(n, s, Vector256.Create(-2.67681349e-2f));
+        n = Vector256.FusedMultiplyAdd(n, s, Vector256.Create(1.12819925e-1f));
+        n = Vector256.FusedMultiplyAdd(n, s, Vector256.Create(-3.76125336e-1f));
+        n = Vector256.FusedMultiplyAdd(n, s, Vector256.Create(1.28379166e-1f));
+        var near = Vector256.FusedMultiplyAdd(n, t, t);
+        var result = Vector256.ConditionalSelect(Vector256.GreaterThan(t, Vector256.Create(0.927734375f)), far, near);
+        return Vector256.CopySign(result, x);
+    }
+
+    public static float Sum(float* x, int count)
+    {
+        V a = V.Zero, b = V.Zero, c = V.Zero, d = V.Zero;
+        var i = 0;
+        for (; i <= count - 4 * Lanes; i += 4 * Lanes)
+        {
+            a += Vector256.Load(x + i);
+            b += Vector256.Load(x + i + Lanes);
+            c += Vector256.Load(x + i + 2 * Lanes);
+            d += Vector256.Load(x + i + 3 * Lanes);
+        }
+        for (; i < count; i += Lanes)
+            a += Load(x + i, count - i);
+        return Vector256.Sum(a + b + (c + d));
+    }
+
+    /// <summary>The sum of (x - center)².</summary>
+    public static float SumSquares(float* x, int count, float center)
+    {
+        V a = V.Zero, b = V.Zero, c = V.Zero, d = V.Zero;
+        var middle = Vector256.Create(center);
+        var i = 0;
+        for (; i <= count - 4 * Lanes; i += 4 * Lanes)
+        {
+            var p = Vector256.Load(x + i) - middle;
+            var q = Vector256.Load(x + i + Lanes) - middle;
+            var r = Vector256.Load(x + i + 2 * Lanes) - middle;
+            var s = Vector256.Load(x + i + 3 * Lanes) - middle;
+            a = Vector256.FusedMultiplyAdd(p, p, a);
+            b = Vector256.FusedMultiplyAdd(q, q, b);
+            c = Vector256.FusedMultiplyAdd(r, r, c);
+            d = Vector256.FusedMultiplyAdd(s, s, d);
+        }
+        for (; i < count; i += Lanes)
+        {
+            var p = Keep(Load(x + i, count - i) - middle, count - i);
+            a = Vector256.FusedMultiplyAdd(p, p, a);
+        }
+        return Vector256.Sum(a + b + (c + d));
+    }
+
+    /// <summary>The largest of at least one element; NaN if there is one.</summary>
+    public static float Max(float* x, int count)
+    {
+        if (count < Lanes)
+        {
+            var one = x[0];
+            for (var j = 1; j < count; j++)
+                one = MathF.Max(one, x[j]);
+            return one;
+        }
+        V a = Vector256.Load(x), b = a;
+        var i = Lanes;
+        for (; i <= count - 2 * Lanes; i += 2 * Lanes)
+        {
+            a = Vector256.Max(a, Vector256.Load(x + i));
+            b = Vector256.Max(b, Vector256.Load(x + i + Lanes));
+        }
+        if (i <= count - Lanes)
+            a = Vector256.Max(a, Vector256.Load(x + i));
+        // The last eight overlap what was seen; a maximum does not mind.
+        a = Vector256.Max(Vector256.Max(a, b), Vector256.Load(x + count - Lanes));
+        var best = a.GetElement(0);
+        for (var j = 1; j < Lanes; j++)
+            best = MathF.Max(best, a.GetElement(j));
+        return best;
+    }
+
+    /// <summary>The sum of the lanes in double precision.</summary>
+    public static double SumDouble(V x)
+    {
+        var (low, high) = Vector256.Widen(x);
+        return Vector256.Sum(low + high);
+    }
+}

@@ -34,6 +34,7 @@ public sealed class BatchOrder
     private readonly long[] keys;
     private readonly int[] starts;
     private readonly int[] batches;
+    private readonly SplitMix64 random = new(0);
     private int plannedEpoch = -1;
 
     /// <summary>Prepares the order of examples.</summary>
@@ -149,7 +150,7 @@ public sealed class BatchOrder
             return;
         }
 
-        var random = new SplitMix64(unchecked(options.Seed + (ulong)epoch));
+        random.State = unchecked(options.Seed + (ulong)epoch);
         random.Shuffle(order.AsSpan());
         BatchCount = 0;
         for (int from = 0, to; from < order.Length; from = to)

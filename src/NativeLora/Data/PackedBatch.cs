@@ -1,0 +1,136 @@
+namespace NativeLora.Data;
+
+/// <summary>
+/// Sequences laid one after another without padding. The buffers are as long as the capacity and are used again for each
+/// batch; only the first <see cref="TokenCount"/> or <see cref="SequenceCount"/> entries mean something.
+/// </summary>
+public sealed class PackedBatch
+{
+    /// <summary>Makes the buffers.</summary>
+    /// <exception cref="InputException">A capacity is below 1.</exception>
+    public PackedBatch(int tokenCapacity, int sequenceCapacity)
+    {
+        if (tokenCapacity < 1 || sequenceCapacity < 1)
+            throw new InputException($"a batch of at most {tokenCapacity} tokens and {sequenceCapacity} sequences holds nothing; give at least 1");
+        TokenCapacity = tokenCapacity;
+        SequenceCapacity = sequenceCapacity;
+        TokenIds = new int[tokenCapacity];
+        TypeIds = new int[tokenCapacity];
+        Positions = new int[tokenCapacity];
+        KeyVisible = new int[tokenCapacity];
+        Labels = new int[tokenCapacity];
+        CuSeqlens = new int[sequenceCapacity + 1];
+        ClassLabels = new int[sequenceCapacity];
+        Targets = new float[sequenceCapacity];
+        PoolIndex = new int[sequenceCapacity];
+    }
+
+    /// <summary>Tokens that fit.</summary>
+    public int TokenCapacity { get; }
+
+    /// <summary>Sequences that fit.</summary>
+    public int SequenceCapacity { get; }
+
+    /// <summary>Tokens of the batch.</summary>
+    public int TokenCount { get; internal set; }
+
+    /// <summary>Sequences of the batch.</summary>
+    public int SequenceCount { get; internal set; }
+
+    /// <summary>Tokens of the longest sequence.</summary>
+    public int LongestSequence { get; internal set; }
+
+    /// <summary>Entries of <see cref="Labels"/> that are not -100: what a causal loss is divided by.</summary>
+    public int LabelCount { get; internal set; }
+
+    /// <summary>Id of each token.</summary>
+    public int[] TokenIds { get; }
+
+    /// <summary>Segment of each token.</summary>
+    public int[] TypeIds { get; }
+
+    /// <summary>Position of each token in its sequence, from 0.</summary>
+    public int[] Positions { get; }
+
+    /// <summary>1 where attention may look at a token as a key, 0 where it may not.</summary>
+    public int[] KeyVisible { get; }
+
+    /// <summary>
+    /// What each row is to predict: the label of the next token of its sequence (already shifted), -100 for nothing, as in a
+    /// sequence's last row.
+    /// </summary>
+    public int[] Labels { get; }
+
+    /// <summary>Row where each sequence begins, and after the last the number of tokens.</summary>
+    public int[] CuSeqlens { get; }
+
+    /// <summary>Class of each sequence, -100 for none.</summary>
+    public int[] ClassLabels { get; }
+
+    /// <summary>Score of each sequence, NaN for none.</summary>
+    public float[] Targets { get; }
+
+    /// <summary>Row picked of each sequence, counted over the whole batch.</summary>
+    public int[] PoolIndex { get; }
+}
+
+/// <summary>Fills batches from examples, without allocating.</summary>
+/// <param name="hiddenKeyId">
+/// A token that attention may not look at: decoders trained as the paper does hide their pad, which is the end of text.
+/// </param>
+public sealed class BatchPacker(int? hiddenKeyId = null)
+{
+    /// <summary>Puts examples into a batch, in the given order.</summary>
+    /// <param name="batch">The batch; what it held is overwritten.</param>
+    /// <param name="examples">All examples.</param>
+    /// <param name="indices">Which of them.</param>
+    /// <exception cref="InputException">They do not fit; the batch is then as it was.</exception>
+    public void Fill(PackedBatch batch, IReadOnlyList<EncodedExample> examples, ReadOnlySpan<int> indices)
+    {
+        long tokens = 0;
+        foreach (var i in indices)
+            tokens += examples[i].Length;
+        if (tokens > batch.TokenCapacity || indices.Length > batch.SequenceCapacity)
+        {
+            throw new InputException(
+                $"{indices.Length} sequences of {tokens} tokens do not fit a batch of {batch.SequenceCapacity} and {batch.TokenCapacity}; "
+                + "make the batch smaller or the maximum length shorter");
+        }
+
+        int row = 0, longest = 0, labels = 0;
+        for (var s = 0; s < indices.Length; s++)
+        {
+            var example = examples[indices[s]];
+            batch.CuSeqlens[s] = row;
+            batch.ClassLabels[s] = example.ClassLabel;
+            batch.Targets[s] = example.Target;
+            batch.PoolIndex[s] = row + example.PoolIndex;
+            labels += Place(batch, row, example);
+            row += example.Length;
+            longest = Math.Max(longest, example.Length);
+        }
+        batch.CuSeqlens[indices.Length] = row;
+        batch.TokenCount = row;
+        batch.SequenceCount = indices.Length;
+        batch.LongestSequence = longest;
+        batch.LabelCount = labels;
+    }
+
+    private int Place(PackedBatch batch, int row, EncodedExample example)
+    {
+        var length = example.Length;
+        example.Ids.CopyTo(batch.TokenIds, row);
+        example.TypeIds.CopyTo(batch.TypeIds, row);
+        for (var t = 0; t < length; t++)
+        {
+            batch.Positions[row + t] = t;
+            batch.KeyVisible[row + t] = example.Ids[t] == hiddenKeyId ? 0 : 1;
+        }
+
+        var shifted = batch.Labels.AsSpan(row, length);
+        shifted.Fill(InstructionPrompt.IgnoredLabel);
+        if (example.Labels is not null)
+            example.Labels.AsSpan(1).CopyTo(shifted);
+        return length - shifted.Count(InstructionPrompt.IgnoredLabel);
+    }
+}

@@ -1,0 +1,122 @@
+using System.Text;
+
+namespace NativeLora.Data;
+
+/// <summary>
+/// The lines of a text file as a stream: strict UTF-8, a byte order mark dropped, only the line end (\n or \r\n) stripped.
+/// </summary>
+internal static class Utf8Lines
+{
+    /// <summary>A longer line means that this is no text file; without a bound it would be read into memory whole.</summary>
+    private const int LongestLine = 64 << 20;
+
+    private static readonly UTF8Encoding Strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
+
+    /// <summary>Line numbers (from 1) and lines, blank ones included.</summary>
+    public static IEnumerable<(int Line, string Text)> Read(string path)
+    {
+        using var file = Open(path);
+        var buffer = new byte[64 << 10];
+        int start = 0, end = 0, line = 0;
+        var atEnd = false;
+        while (true)
+        {
+            var length = buffer.AsSpan(start, end - start).IndexOf((byte)'\n');
+            if (length < 0 && !atEnd)
+            {
+                Refill();
+                continue;
+            }
+            if (length < 0 && start == end)
+                yield break;
+            line++;
+            var next = length < 0 ? end : start + length + 1;
+            yield return (line, Decode(path, line, buffer.AsSpan(start, length < 0 ? end - start : length)));
+            start = next;
+        }
+
+        void Refill()
+        {
+            buffer.AsSpan(start, end - start).CopyTo(buffer);
+            (start, end) = (0, end - start);
+            if (end == buffer.Length)
+            {
+                if (end >= LongestLine)
+                    throw new InputException($"{path}: line {line + 1} is longer than {LongestLine >> 20} MiB; give a text file with one row a line");
+                Array.Resize(ref buffer, end * 2);
+            }
+            int read;
+            try
+            {
+                read = file.Read(buffer, end, buffer.Length - end);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                throw new InputException($"{path}: cannot be read: {OneLine(e.Message)}", e);
+            }
+            if (read == 0)
+                atEnd = true;
+            end += read;
+        }
+    }
+
+    /// <summary>The whole file as bytes, the byte order mark dropped, known to be UTF-8.</summary>
+    public static ReadOnlyMemory<byte> ReadAll(string path)
+    {
+        using var file = Open(path);
+        if (file.Length > Array.MaxLength)
+            throw new InputException($"{path}: {file.Length} bytes of one JSON array are too many; write one object a line (.jsonl)");
+        var bytes = new byte[file.Length];
+        try
+        {
+            file.ReadExactly(bytes);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new InputException($"{path}: cannot be read: {OneLine(e.Message)}", e);
+        }
+        if (!System.Text.Unicode.Utf8.IsValid(bytes))
+        {
+            var line = 1;
+            foreach (var _ in Read(path))
+                line++;
+            throw new InputException($"{path}: line {line} is not UTF-8; save the file as UTF-8");
+        }
+        return bytes.AsMemory(bytes.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? 3 : 0);
+    }
+
+    private static FileStream Open(string path)
+    {
+        try
+        {
+            return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 1, FileOptions.SequentialScan);
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new InputException($"{path}: there is no such file; check the path", e);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+        {
+            throw new InputException($"{path}: cannot be opened: {OneLine(e.Message)}", e);
+        }
+    }
+
+    private static string Decode(string path, int line, ReadOnlySpan<byte> bytes)
+    {
+        if (line == 1 && bytes.StartsWith(Encoding.UTF8.Preamble))
+            bytes = bytes[3..];
+        if (bytes.EndsWith("\r"u8))
+            bytes = bytes[..^1];
+        try
+        {
+            return Strict.GetString(bytes);
+        }
+        catch (DecoderFallbackException e)
+        {
+            throw new InputException($"{path}: line {line} is not UTF-8 (byte {e.Index + 1} of the line); save the file as UTF-8", e);
+        }
+    }
+
+    /// <summary>Another's message on one line.</summary>
+    public static string OneLine(string message) => message.ReplaceLineEndings(" ");
+}

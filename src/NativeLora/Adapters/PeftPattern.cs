@@ -1,5 +1,5 @@
-using System.Text;
 using System.Text.RegularExpressions;
+using NativeLora.Checkpoints;
 
 namespace NativeLora.Adapters;
 
@@ -62,13 +62,7 @@ internal sealed class PeftPattern
     }
 
     /// <summary>Text from outside, on one line and not too long.</summary>
-    public static string Show(string text)
-    {
-        var line = new StringBuilder();
-        foreach (var c in text.Length > 120 ? text[..120] : text)
-            line.Append(char.IsControl(c) ? ' ' : c);
-        return text.Length > 120 ? line.Append('…').ToString() : line.ToString();
-    }
+    public static string Show(string text) => Reject.OneLine(text.Length > 120 ? text[..120] + "…" : text);
 
     // Named groups are the one common construct that Python spells differently.
     private static string Translate(string pattern) => pattern.Replace("(?P<", "(?<", StringComparison.Ordinal);

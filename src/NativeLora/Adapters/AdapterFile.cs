@@ -51,8 +51,7 @@ public static class AdapterFile
     /// <exception cref="RunException">A file cannot be written.</exception>
     public static void Save(string folder, LoraConfig config, ModelModules model, AdapterWeights weights)
     {
-        Check(AdapterLayout.Tensors(config, TargetResolver.Resolve(config, model)),
-            weights.Tensors.ToDictionary(t => t.Key, t => (IReadOnlyList<int>)t.Value.Shape), "the adapter to save");
+        Check(config, TargetResolver.Resolve(config, model), weights);
         SafeTensorsWriter.Write(
             Path.Combine(folder, "adapter_model.safetensors"),
             [.. weights.Tensors.Select(t => TensorToWrite.From(Prefix + t.Key, t.Value.Shape.Select(s => (long)s), t.Value.Values))]);
@@ -83,6 +82,10 @@ public static class AdapterFile
             weights.Set(key, shape, file.ReadFloat32(Prefix + key));
         return weights;
     }
+
+    /// <summary>Checks that the tensors are exactly those that the settings ask for.</summary>
+    internal static void Check(LoraConfig config, ResolvedTargets targets, AdapterWeights weights) =>
+        Check(AdapterLayout.Tensors(config, targets), weights.Tensors.ToDictionary(t => t.Key, t => t.Value.Shape), "the adapter");
 
     private static void Check(IReadOnlyList<AdapterTensorInfo> wanted, IReadOnlyDictionary<string, IReadOnlyList<int>> found, string where)
     {

@@ -1,0 +1,126 @@
+namespace NativeLora.Adapters;
+
+/// <summary>
+/// First values of an adapter, by PEFT's rules for init_lora_weights: <c>true</c>: A uniform in ±1/√in (Kaiming with a = √5),
+/// B zero; <c>gaussian</c>: A normal with deviation 1/r, B zero; <c>false</c>: A uniform in ±1/√in, B in ±1/√r (PyTorch's
+/// own initialisation of a linear layer), so that the adapter changes the model from the start. On embeddings: A zero, B
+/// standard normal, also for <c>gaussian</c>; <c>false</c>: both standard normal.
+/// </summary>
+/// <remarks>
+/// Every tensor has its own random stream, seeded by the seed and a hash of its key, so a module begins alike whichever
+/// other modules are adapted. The values are not PyTorch's for the same seed.
+/// </remarks>
+public static class AdapterInitializer
+{
+    /// <summary>Makes the tensors of a new adapter.</summary>
+    /// <param name="config">The settings.</param>
+    /// <param name="targets">The resolved targets.</param>
+    /// <param name="seed">Same seed, same values.</param>
+    /// <param name="baseTensor">The base's tensor by full name, or null if the checkpoint has none (a new head).</param>
+    /// <param name="headDeviation">Deviation of a head's weight that the checkpoint lacks; its bias is zero, a norm's weight one.</param>
+    /// <returns>The tensors, and the keys of those saved in full that the checkpoint lacks.</returns>
+    /// <exception cref="InputException">The initialisation needs a decomposition of the base weights, or a base tensor has a wrong size.</exception>
+    public static (AdapterWeights Weights, IReadOnlyList<string> Fresh) Create(
+        LoraConfig config, ResolvedTargets targets, ulong seed, Func<string, float[]?> baseTensor, double headDeviation = 0.02)
+    {
+        if (config.UseDora || config.InitLoraWeights is not ("true" or "false" or "gaussian"))
+            throw new InputException($"{config.UnsupportedReason()} cannot be initialised without the base weights' decomposition; use init_lora_weights true, false or gaussian");
+        var weights = new AdapterWeights();
+        var fresh = new List<string>();
+        foreach (var tensor in AdapterLayout.Tensors(config, targets))
+        {
+            if (!tensor.IsTrained)
+                continue;
+            var values = new float[tensor.Shape.Aggregate(1, (product, size) => checked(product * size))];
+            var random = new SplitMix(seed, tensor.Key);
+            if (tensor.Role is AdapterRole.SavedWeight or AdapterRole.SavedBias or AdapterRole.Bias)
+                FromBase(tensor, values, random, baseTensor, headDeviation, fresh);
+            else
+                Fill(tensor, values, random, config.InitLoraWeights);
+            weights.Set(tensor.Key, tensor.Shape, values);
+        }
+        return (weights, fresh);
+    }
+
+    private static void Fill(AdapterTensorInfo tensor, float[] values, SplitMix random, string init)
+    {
+        switch (tensor.Role, init)
+        {
+            case (AdapterRole.LoraA, "gaussian"):
+                random.Normal(values, 1.0 / tensor.Shape[0]);
+                break;
+            case (AdapterRole.LoraA, _) or (AdapterRole.LoraB, "false"):
+                random.Uniform(values, 1 / Math.Sqrt(tensor.Shape[1]));
+                break;
+            case (AdapterRole.EmbeddingB, _) or (AdapterRole.EmbeddingA, "false"):
+                random.Normal(values, 1);
+                break;
+        }
+    }
+
+    private static void FromBase(
+        AdapterTensorInfo tensor, float[] values, SplitMix random, Func<string, float[]?> baseTensor, double headDeviation, List<string> fresh)
+    {
+        var name = tensor.Module.Name + (tensor.Role == AdapterRole.SavedWeight ? ".weight" : ".bias");
+        if (baseTensor(name) is { } given)
+        {
+            if (given.Length != values.Length)
+                throw new InputException($"the base's tensor {name} has {given.Length} elements, the model needs [{string.Join(", ", tensor.Shape)}]");
+            given.CopyTo(values, 0);
+            return;
+        }
+        fresh.Add(tensor.Key);
+        if (tensor.Role != AdapterRole.SavedWeight)
+            return;
+        if (tensor.Module.Kind == ModuleKind.Norm)
+            Array.Fill(values, 1f);
+        else
+            random.Normal(values, headDeviation);
+    }
+
+    /// <summary>SplitMix64 (Steele, Lea, Flood 2014), seeded by the seed plus the FNV-1a hash of the tensor's key.</summary>
+    private sealed class SplitMix
+    {
+        private ulong state;
+
+        public SplitMix(ulong seed, string key)
+        {
+            var hash = 0xCBF29CE484222325ul;
+            foreach (var c in key)
+                hash = (hash ^ c) * 0x100000001B3ul;
+            state = hash;
+            // Mixed twice, so that seeds that differ by one give unrelated streams.
+            state = Next() ^ seed;
+            state = Next();
+        }
+
+        public void Uniform(float[] values, double bound)
+        {
+            for (var i = 0; i < values.Length; i++)
+                values[i] = (float)(((2 * Unit()) - 1) * bound);
+        }
+
+        // Box and Muller's method; 1 - u keeps the logarithm's argument above 0.
+        public void Normal(float[] values, double deviation)
+        {
+            for (var i = 0; i < values.Length; i += 2)
+            {
+                var radius = deviation * Math.Sqrt(-2 * Math.Log(1 - Unit()));
+                var (sin, cos) = Math.SinCos(2 * Math.PI * Unit());
+                values[i] = (float)(radius * cos);
+                if (i + 1 < values.Length)
+                    values[i + 1] = (float)(radius * sin);
+            }
+        }
+
+        private double Unit() => (Next() >> 11) * (1.0 / (1ul << 53));
+
+        private ulong Next()
+        {
+            var z = state += 0x9E3779B97F4A7C15ul;
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ul;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EBul;
+            return z ^ (z >> 31);
+        }
+    }
+}

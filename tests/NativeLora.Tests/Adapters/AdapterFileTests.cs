@@ -1,0 +1,122 @@
+using NativeLora.Adapters;
+using NativeLora.Checkpoints;
+
+namespace NativeLora.Tests.Adapters;
+
+public class AdapterFileTests
+{
+    public static TheoryData<string> BadRows()
+    {
+        var data = new TheoryData<string>();
+        if (Shared.Root is null)
+            data.Add("");
+        else
+            foreach (var line in File.ReadLines(Shared.Path("fixtures", "text", "bad", "EXPECTED.tsv")))
+                if (line.Split('\t') is [var file, "adapter", _, var wanted, ..])
+                    data.Add($"{file} {wanted}");
+        return data;
+    }
+
+    [SharedTheory]
+    [MemberData(nameof(BadRows))]
+    public void Accepts_and_rejects_as_expected(string row)
+    {
+        var (file, wanted) = (row.Split(' ')[0], row.Split(' ')[1]);
+        var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
+        var folder = Shared.Path("fixtures", "text", "bad", file);
+        if (wanted == "accept")
+        {
+            Assert.Equal(8, AdapterFile.Load(folder, model).Weights.Tensors.Count);
+            return;
+        }
+        Assert.Equal("reject", wanted);
+        var error = Assert.Throws<InputException>(() => AdapterFile.Load(folder, model));
+        Assert.Contains(folder, error.Message);
+        Assert.DoesNotContain('\n', error.Message);
+    }
+
+    [SharedFact]
+    public void All_bad_adapters_are_tried() => Assert.Equal(10, BadRows().Count);
+
+    [SharedTheory]
+    [InlineData("bert-cls")]
+    [InlineData("bert-regression")]
+    [InlineData("bert-aligned")]
+    [InlineData("roberta-cls")]
+    [InlineData("llama-mha")]
+    [InlineData("llama-gqa")]
+    [InlineData("llama-aligned")]
+    public void Loads_and_saves_what_PEFT_saved(string name)
+    {
+        var model = TestModels.Case(name);
+        var tried = 0;
+        foreach (var variant in Directory.EnumerateDirectories(Shared.Path("fixtures", "models", name, "adapters")))
+        {
+            if (Path.GetFileName(variant).StartsWith("pissa") || Path.GetFileName(variant).StartsWith("olora"))
+                continue;
+            tried++;
+            using var folder = new TemporaryFolder();
+            var init = Path.Combine(variant, "init");
+            var adapter = AdapterFile.Load(init, model);
+            Assert.Equal(
+                adapter.Targets.TrainableCount,
+                AdapterLayout.Tensors(adapter.Config, adapter.Targets).Where(t => t.IsTrained).Sum(t => t.Shape.Aggregate(1L, (a, b) => a * b)));
+
+            AdapterFile.Save(folder.At("saved"), adapter.Config, model, adapter.Weights);
+            Assert.Equal(
+                File.ReadAllBytes(Path.Combine(init, "adapter_model.safetensors")),
+                File.ReadAllBytes(folder.At("saved", "adapter_model.safetensors")));
+            var again = AdapterFile.Load(folder.At("saved"), model);
+            Assert.Equal(adapter.Config.ToJson(), again.Config.ToJson());
+            Assert.Equal(adapter.Targets.Adapted, again.Targets.Adapted);
+            Assert.Equal(2, Directory.GetFileSystemEntries(folder.At("saved")).Length);
+        }
+        Assert.True(tried > 0);
+    }
+
+    [SharedTheory]
+    [InlineData(16)]
+    [InlineData(-16)]
+    public void Widens_half_types(int bits)
+    {
+        using var folder = new TemporaryFolder();
+        var source = Shared.Path("fixtures", "text", "bad", "adapter_control");
+        var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
+        var adapter = AdapterFile.Load(source, model);
+        var type = bits > 0 ? Tensors.ElementType.F16 : Tensors.ElementType.BF16;
+        var tensors = adapter.Weights.Tensors.Select(t => TensorToWrite.From(
+            "base_model.model." + t.Key, type, t.Value.Shape.Select(s => (long)s),
+            t.Value.Values.SelectMany(v => BitConverter.GetBytes(bits > 0 ? BitConverter.HalfToUInt16Bits((Half)v) : (ushort)(BitConverter.SingleToUInt32Bits(v) >> 16))).ToArray()));
+        SafeTensorsWriter.Write(folder.At("adapter_model.safetensors"), [.. tensors]);
+        File.Copy(Path.Combine(source, "adapter_config.json"), folder.At("adapter_config.json"));
+
+        var narrow = AdapterFile.Load(folder.Path, model);
+        foreach (var (key, tensor) in narrow.Weights.Tensors)
+            for (var i = 0; i < tensor.Values.Length; i++)
+                Assert.Equal(adapter.Weights[key].Values[i], tensor.Values[i], Math.Abs(adapter.Weights[key].Values[i]) / 128 + 1e-7);
+    }
+
+    [SharedFact]
+    public void Refuses_pickles_foreign_folders_and_foreign_names()
+    {
+        using var folder = new TemporaryFolder();
+        var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
+        Assert.Contains("adapter_config.json", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
+        File.Copy(Shared.Path("fixtures", "text", "bad", "adapter_control", "adapter_config.json"), folder.At("adapter_config.json"));
+        Assert.Contains("no adapter_model.safetensors", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
+        File.WriteAllText(folder.At("adapter_model.bin"), "");
+        Assert.Contains("safe_serialization", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
+        SafeTensorsWriter.Write(folder.At("adapter_model.safetensors"), [TensorToWrite.From("other", [1], new float[1])]);
+        Assert.Contains("'other'", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
+    }
+
+    [SharedFact]
+    public void Does_not_save_what_it_could_not_load()
+    {
+        using var folder = new TemporaryFolder();
+        var model = TestModels.Case("bert-cls");
+        var error = Assert.Throws<InputException>(() => AdapterFile.Save(folder.At("new"), new LoraConfig(), model, new AdapterWeights()));
+        Assert.Contains("lora_A", error.Message);
+        Assert.False(Directory.Exists(folder.At("new")));
+    }
+}

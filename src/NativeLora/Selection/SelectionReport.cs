@@ -7,6 +7,10 @@ namespace NativeLora.Selection;
 /// <summary>What a selection measured and chose: the content of <c>selection.json</c>.</summary>
 public sealed record SelectionReport
 {
+    // Names of models are not escaped beyond need.
+    private static readonly SelectionJson Format =
+        new(new JsonSerializerOptions(SelectionJson.Default.Options) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+
     /// <summary>The model, as the user named it.</summary>
     public required string Model { get; init; }
 
@@ -47,7 +51,7 @@ public sealed record SelectionReport
     public int? DroppedFirst { get; init; }
 
     /// <summary>Layers that rule plain left out of the ranking.</summary>
-    public IReadOnlyList<int> LeftOut { get; init; } = [];
+    public required IReadOnlyList<int> LeftOut { get; init; }
 
     /// <summary>What training with this selection will take; null until the caller has planned it.</summary>
     public PredictedCost? Predicted { get; init; }
@@ -108,7 +112,7 @@ public sealed record SelectionReport
     public void Save(string path) => SelectionFiles.WriteText(path, ToJson());
 
     /// <summary>The report as JSON with snake_case names.</summary>
-    public string ToJson() => JsonSerializer.Serialize(this, SelectionJson.Readable.SelectionReport) + "\n";
+    public string ToJson() => JsonSerializer.Serialize(this, Format.SelectionReport) + "\n";
 
     /// <summary>Reads a report and checks that it agrees with itself.</summary>
     /// <param name="path">A file that <see cref="Save"/> wrote.</param>
@@ -137,7 +141,7 @@ public sealed record SelectionReport
         ArgumentNullException.ThrowIfNull(json);
         try
         {
-            var report = JsonSerializer.Deserialize(json, SelectionJson.Readable.SelectionReport) ?? throw new InputException($"{name}: holds null, not a selection report: select layers anew");
+            var report = JsonSerializer.Deserialize(json, Format.SelectionReport) ?? throw new InputException($"{name}: holds null, not a selection report: select layers anew");
             report.Validate(name);
             return report;
         }
@@ -169,11 +173,11 @@ public sealed record SelectionReport
         for (var l = 0; l < count; l++)
         {
             var layer = Layers[l];
-            Require(layer is not null && layer.Layer == l, $"layers[{l}] is not layer {l}");
+            Require(layer?.Layer == l, $"layers[{l}] is not layer {l}");
             Require(layer!.Selected == (Mask[l] == '1'), $"layers[{l}].selected and mask differ");
             Require(layer.Bootstrap is null || layer.Bootstrap.SelectedFraction is >= 0 and <= 1, $"layers[{l}].bootstrap.selected_fraction is not between 0 and 1");
         }
-        Require(Predicted is null || (Predicted.TrainableParameters >= 0 && Predicted.MemoryBytes.Values.All(b => b >= 0) && Predicted.FlopsPerStep >= 0), "predicted holds a negative amount");
+        Require(Predicted is null or { TrainableParameters: >= 0, FlopsPerStep: >= 0 } && (Predicted?.MemoryBytes.Values.All(b => b >= 0) ?? true), "predicted holds a negative amount");
 
         void Require(bool condition, string what)
         {
@@ -247,9 +251,4 @@ public sealed record PredictedCost
     RespectNullableAnnotations = true,
     AllowDuplicateProperties = false)]
 [JsonSerializable(typeof(SelectionReport))]
-internal sealed partial class SelectionJson : JsonSerializerContext
-{
-    /// <summary>As configured above, and names of models are not escaped beyond need.</summary>
-    public static SelectionJson Readable { get; } =
-        new(new JsonSerializerOptions(Default.Options) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
-}
+internal sealed partial class SelectionJson : JsonSerializerContext;

@@ -1,0 +1,238 @@
+using NativeLora.Ops;
+
+namespace NativeLora.Graphs;
+
+/// <summary>The modules that model files are written in.</summary>
+public sealed partial class Graph
+{
+    /// <summary>
+    /// <c>nn.Linear</c>, adapted if <see cref="Trainables"/> says so. Tensors: name.weight [out, in], name.bias [out].
+    /// </summary>
+    /// <param name="name">Module path.</param>
+    /// <param name="x">[rows, in].</param>
+    /// <param name="outFeatures">Width of the output.</param>
+    /// <param name="bias">Whether there is a bias.</param>
+    /// <param name="fresh">How to make the weight if the checkpoint lacks it; the bias is then 0.</param>
+    /// <param name="addend">Added to the result in the same pass, such as the residual; or null.</param>
+    /// <returns>[rows, outFeatures].</returns>
+    public Tensor Linear(string name, Tensor x, int outFeatures, bool bias = true, FreshWeight? fresh = null, Tensor? addend = null)
+    {
+        var inFeatures = x.Shape.Columns;
+        RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias));
+        var weight = Weight($"{name}.weight", Shape.Fixed(outFeatures, inFeatures), fresh);
+        var b = bias ? Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0)) : null;
+        var y = New(name, x.Shape with { Columns = outFeatures });
+        if (Trainables.Adapter(name) is not { } slot)
+        {
+            Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
+            return y;
+        }
+        var dropped = Dropout(x, slot.Dropout, $"{name}.lora_dropout");
+        var loraA = AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
+        var loraB = AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
+        var p = New($"{name}.lora_P", x.Shape with { Columns = slot.Rank });
+        Emit(name, new LoraLinearOp(slot.Scaling), [x, dropped, weight, b, loraA, loraB, addend], y, p);
+        return y;
+    }
+
+    /// <summary>Sum of table look-ups: (module, ids, rows of the table) each. Tensors: module.weight [rows, width].</summary>
+    /// <returns>[tokens, width].</returns>
+    public Tensor Embedding(int width, float scale, params ReadOnlySpan<(string Module, Tensor Ids, int Rows)> tables)
+    {
+        var inputs = new List<Tensor?>();
+        foreach (var (module, ids, rows) in tables)
+        {
+            RecordModule(new GraphModule(module, "embedding", rows, width, false));
+            inputs.Add(ids);
+            inputs.Add(Weight($"{module}.weight", Shape.Fixed(rows, width)));
+        }
+        var output = New(tables[0].Module, Shape.PerToken(width));
+        Emit(tables[0].Module, new EmbeddingOp(scale), [.. inputs], output);
+        return output;
+    }
+
+    /// <summary><c>nn.LayerNorm</c>. Tensors: name.weight, name.bias.</summary>
+    public Tensor LayerNorm(string name, Tensor x, float epsilon)
+    {
+        var width = x.Shape.Columns;
+        RecordModule(new GraphModule(name, "norm", width, width, true));
+        var output = New(name, x.Shape);
+        Emit(name, new LayerNormOp(epsilon),
+            [x, Weight($"{name}.weight", Shape.Fixed(1, width)), Weight($"{name}.bias", Shape.Fixed(1, width))], output);
+        return output;
+    }
+
+    /// <summary>RMSNorm. Tensor: name.weight.</summary>
+    public Tensor RmsNorm(string name, Tensor x, float epsilon, bool addOne = false)
+    {
+        var width = x.Shape.Columns;
+        RecordModule(new GraphModule(name, "norm", width, width, false));
+        var output = New(name, x.Shape);
+        Emit(name, new RmsNormOp(epsilon, addOne), [x, Weight($"{name}.weight", Shape.Fixed(1, width))], output);
+        return output;
+    }
+
+    /// <summary>a + b.</summary>
+    public Tensor Add(Tensor a, Tensor b)
+    {
+        var output = New($"{b.Name}.sum", a.Shape);
+        Emit(b.Name, AddOp.Instance, [a, b], output);
+        return output;
+    }
+
+    /// <summary>f(x).</summary>
+    public Tensor Activate(ActivationKind kind, Tensor x)
+    {
+        var output = New($"{x.Name}.{kind.ToString().ToLowerInvariant()}", x.Shape);
+        Emit(x.Name, new ActivationOp(kind), [x], output);
+        return output;
+    }
+
+    /// <summary>silu(gate)·up.</summary>
+    public Tensor SiluMul(Tensor gate, Tensor up)
+    {
+        var output = New($"{gate.Name}.silu_mul", gate.Shape);
+        Emit(gate.Name, SiluMulOp.Instance, [gate, up], output);
+        return output;
+    }
+
+    /// <summary>Dropout while training; x itself otherwise or where p is 0.</summary>
+    public Tensor Dropout(Tensor x, float p, string? name = null)
+    {
+        if (!Training || p <= 0)
+            return x;
+        var output = New(name ?? $"{x.Name}.dropped", x.Shape);
+        Emit(name ?? x.Name, new DropoutOp(p, NextStream()), [x], output);
+        return output;
+    }
+
+    /// <summary>Rotary embedding of q or k [tokens, heads·headDim].</summary>
+    /// <param name="x">[tokens, heads·headDim].</param>
+    /// <param name="headDim">Width of a head.</param>
+    /// <param name="table">Table made by <see cref="RotaryTable"/>.</param>
+    public Tensor Rotary(Tensor x, int headDim, (Tensor Cos, Tensor Sin) table)
+    {
+        var output = New($"{x.Name}.rotated", x.Shape);
+        Emit(x.Name, new RotaryOp(headDim, inverse: false), [x, Positions, table.Cos, table.Sin], output);
+        return output;
+    }
+
+    /// <summary>Tables of cosines and sines [positions, headDim / 2].</summary>
+    /// <param name="name">Name of the table; one of that name is made once.</param>
+    /// <param name="inverseFrequencies">Angle of position 1 for each pair of columns.</param>
+    /// <param name="positions">Positions 0 to this, not included.</param>
+    public (Tensor Cos, Tensor Sin) RotaryTable(string name, float[] inverseFrequencies, int positions)
+    {
+        var shape = Shape.Fixed(positions, inverseFrequencies.Length);
+        return (Constant($"{name}.cos", shape, () => Fill(Math.Cos)), Constant($"{name}.sin", shape, () => Fill(Math.Sin)));
+
+        // The angle is a product in fp32, as the reference makes it; its cosine is rounded once.
+        float[] Fill(Func<double, double> f)
+        {
+            var values = new float[(long)positions * inverseFrequencies.Length];
+            for (var p = 0; p < positions; p++)
+                for (var i = 0; i < inverseFrequencies.Length; i++)
+                    values[p * inverseFrequencies.Length + i] = (float)f(p * inverseFrequencies[i]);
+            return values;
+        }
+    }
+
+    /// <summary>Attention over the packed sequences.</summary>
+    /// <param name="name">Module path.</param>
+    /// <param name="q">[tokens, heads·headDim].</param>
+    /// <param name="k">[tokens, kvHeads·headDim].</param>
+    /// <param name="v">[tokens, kvHeads·headDim].</param>
+    /// <param name="heads">Query heads.</param>
+    /// <param name="headDim">Width of a head.</param>
+    /// <param name="mask">Which keys are seen.</param>
+    /// <param name="dropout">Dropout on the probabilities while training.</param>
+    /// <param name="scale">Factor on the scores; 1/√headDim where null.</param>
+    /// <returns>[tokens, heads·headDim].</returns>
+    public Tensor Attention(string name, Tensor q, Tensor k, Tensor v, int heads, int headDim, AttentionMask mask, float dropout = 0, float? scale = null)
+    {
+        var output = New(name, Shape.PerToken(heads * headDim));
+        var lse = New($"{name}.lse", Shape.PerToken(heads));
+        var p = Training ? dropout : 0;
+        var op = new AttentionOp(heads, k.Shape.Columns / headDim, headDim, scale ?? 1 / MathF.Sqrt(headDim), mask, p, p > 0 ? NextStream() : 0);
+        Emit(name, op, [q, k, v, CuSeqlens, KeyVisible], output, lse);
+        return output;
+    }
+
+    /// <summary>Row <see cref="PoolIndex"/> of each sequence: [sequences, width].</summary>
+    public Tensor Gather(string name, Tensor x, TensorCategory category = TensorCategory.Activation)
+    {
+        var output = New(name, Shape.PerSequence(x.Shape.Columns), category);
+        Emit(name, GatherOp.Instance, [x, PoolIndex], output);
+        return output;
+    }
+
+    /// <summary>Mean over the visible tokens of each sequence: [sequences, width].</summary>
+    public Tensor MeanPool(string name, Tensor x, TensorCategory category = TensorCategory.Activation)
+    {
+        var output = New(name, Shape.PerSequence(x.Shape.Columns), category);
+        Emit(name, MeanPoolOp.Instance, [x, CuSeqlens, KeyVisible], output);
+        return output;
+    }
+
+    /// <summary>Mean cross-entropy over the rows that have a label.</summary>
+    public Tensor CrossEntropy(Tensor logits, Tensor labels) => SetLoss("loss", CrossEntropyOp.Instance, [logits, labels]);
+
+    /// <summary>Mean squared error of [sequences, 1] against <see cref="Targets"/>.</summary>
+    public Tensor SquaredError(Tensor logits) => SetLoss("loss", SquaredErrorOp.Instance, [logits, Targets]);
+
+    /// <summary>LM head without a loss: logits [tokens, vocabulary].</summary>
+    public Tensor LmHead(string name, Tensor h, string weightName, int vocabulary)
+    {
+        RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
+        var logits = New(name, h.Shape with { Columns = vocabulary });
+        Emit(name, LinearOp.Instance, [h, Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns)), null, null], logits);
+        return logits;
+    }
+
+    /// <summary>LM head with cross-entropy against <see cref="Labels"/>, in chunks.</summary>
+    /// <param name="name">Module path of the head, such as <c>lm_head</c>.</param>
+    /// <param name="h">[tokens, hidden].</param>
+    /// <param name="weightName">Tensor of the projection; the embedding's where they are tied.</param>
+    /// <param name="vocabulary">Rows of the projection.</param>
+    public Tensor LmHeadLoss(string name, Tensor h, string weightName, int vocabulary)
+    {
+        RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
+        if (Trainables.Adapter(name) is not null)
+            throw new InputException($"an adapter on {name} is not supported; leave it out of target_modules");
+        var weight = Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns));
+        // A chunk of logits stays near 8 MiB, however large the vocabulary is.
+        var chunk = Math.Clamp(2 * 1024 * 1024 / vocabulary, 16, 256);
+        return SetLoss(name, new LmHeadLossOp(chunk), [h, weight, Labels],
+            New($"{name}.chunk_logits", Shape.Fixed(chunk, vocabulary), TensorCategory.Workspace),
+            New($"{name}.chunk_hidden", Shape.Fixed(chunk, h.Shape.Columns), TensorCategory.Workspace));
+    }
+
+    /// <summary>The representation of a layer: index 0 after the embeddings.</summary>
+    internal void Represent(Tensor x, Representation how)
+    {
+        if (how == Representation.None)
+            return;
+        var name = $"features.{_features.Count}";
+        RecordFeature(Keep(how == Representation.Mean ? MeanPool(name, x, TensorCategory.Feature) : Gather(name, x, TensorCategory.Feature)));
+    }
+
+    private Tensor SetLoss(string name, Op op, Tensor[] inputs, params Tensor[] more)
+    {
+        Loss = Keep(New("loss", Shape.Fixed(1, 1)));
+        Emit(name, op, inputs, [Loss, .. more]);
+        return Loss;
+    }
+}
+
+/// <summary>Which row stands for a sequence when layers are compared.</summary>
+public enum Representation
+{
+    /// <summary>No representation is taken.</summary>
+    None,
+
+    /// <summary>The row that the batch's pool index names (CLS, or the last token by some rule).</summary>
+    Indexed,
+
+    /// <summary>The mean over the visible tokens.</summary>
+    Mean,
+}

@@ -1,0 +1,205 @@
+using NativeLora.Tensors;
+
+namespace NativeLora.Graphs;
+
+/// <summary>How a weight that a checkpoint lacks is made: normal with mean 0, or constant.</summary>
+/// <param name="Std">Standard deviation; 0 for a constant.</param>
+/// <param name="Value">The constant.</param>
+public readonly record struct FreshWeight(float Std, float Value)
+{
+    /// <summary>Normal distribution with mean 0.</summary>
+    public static FreshWeight Normal(float std) => new(std, 0);
+
+    /// <summary>All elements the same.</summary>
+    public static FreshWeight Constant(float value) => new(0, value);
+}
+
+/// <summary>A module that a graph uses, as PyTorch's <c>named_modules</c> would list it.</summary>
+/// <param name="Name">Full path, such as <c>model.layers.3.self_attn.q_proj</c>.</param>
+/// <param name="Kind"><c>linear</c>, <c>embedding</c> or <c>norm</c>.</param>
+/// <param name="InFeatures">Width of the input; rows of the table for an embedding.</param>
+/// <param name="OutFeatures">Width of the output.</param>
+/// <param name="HasBias">Whether there is a bias.</param>
+public sealed record GraphModule(string Name, string Kind, int InFeatures, int OutFeatures, bool HasBias);
+
+/// <summary>
+/// Nodes in execution order over named tensors. Model files append to it; they know nothing of adapters: a linear module asks
+/// <see cref="Trainables"/> whether it is adapted.
+/// </summary>
+public sealed partial class Graph
+{
+    private readonly List<Node> _nodes = [];
+    private readonly Dictionary<string, Tensor> _weights = [];
+    private readonly List<Tensor> _trainable = [];
+    private readonly Dictionary<string, GraphModule> _modules = [];
+    private readonly Dictionary<Tensor, float[]> _constants = [];
+    private readonly Dictionary<Tensor, FreshWeight> _fresh = [];
+    private readonly Func<string, ElementType> _weightType;
+    private uint _streams;
+
+    /// <summary>Creates an empty graph.</summary>
+    /// <param name="trainables">What is trained.</param>
+    /// <param name="training">Whether dropout is active.</param>
+    /// <param name="weightType">Element type of a frozen weight matrix by tensor name; fp32 where null.</param>
+    public Graph(Trainables trainables, bool training = false, Func<string, ElementType>? weightType = null)
+    {
+        Trainables = trainables;
+        Training = training;
+        _weightType = weightType ?? (_ => ElementType.F32);
+        TokenIds = Input("token_ids", RowKind.Tokens);
+        TypeIds = Input("type_ids", RowKind.Tokens);
+        Positions = Input("positions", RowKind.Tokens);
+        KeyVisible = Input("key_visible", RowKind.Tokens);
+        Labels = Input("labels", RowKind.Tokens);
+        // Sequences + 1 boundaries: one more row is added where bytes are given.
+        CuSeqlens = Input("cu_seqlens", RowKind.Sequences);
+        PoolIndex = Input("pool_index", RowKind.Sequences);
+        ClassLabels = Input("class_labels", RowKind.Sequences);
+        Targets = new Tensor("targets", Shape.PerSequence(1), ElementType.F32, TensorCategory.Input, -1);
+    }
+
+    /// <summary>What is trained.</summary>
+    public Trainables Trainables { get; }
+
+    /// <summary>Whether dropout is active.</summary>
+    public bool Training { get; }
+
+    /// <summary>Nodes in execution order.</summary>
+    public IReadOnlyList<Node> Nodes => _nodes;
+
+    /// <summary>Trainable tensors in the order of first use.</summary>
+    public IReadOnlyList<Tensor> Trainable => _trainable;
+
+    /// <summary>Weights of the base model that the graph reads, trainable ones included.</summary>
+    public IEnumerable<Tensor> Weights => _weights.Values;
+
+    /// <summary>Modules that the model files have used so far.</summary>
+    public IReadOnlyCollection<GraphModule> Modules => _modules.Values;
+
+    /// <summary>Tables computed once.</summary>
+    internal IReadOnlyDictionary<Tensor, float[]> Constants => _constants;
+
+    /// <summary>How to make weights that a checkpoint may lack.</summary>
+    internal IReadOnlyDictionary<Tensor, FreshWeight> Fresh => _fresh;
+
+    /// <summary>Token ids [tokens].</summary>
+    public Tensor TokenIds { get; }
+
+    /// <summary>Segment ids [tokens].</summary>
+    public Tensor TypeIds { get; }
+
+    /// <summary>Position of each token within its sequence [tokens].</summary>
+    public Tensor Positions { get; }
+
+    /// <summary>1 where a token may be attended to, else 0 [tokens].</summary>
+    public Tensor KeyVisible { get; }
+
+    /// <summary>Label of each row, shifted already; -100 where there is none [tokens].</summary>
+    public Tensor Labels { get; }
+
+    /// <summary>Boundaries of the sequences [sequences + 1].</summary>
+    public Tensor CuSeqlens { get; }
+
+    /// <summary>Row that represents each sequence [sequences].</summary>
+    public Tensor PoolIndex { get; }
+
+    /// <summary>Class of each sequence [sequences].</summary>
+    public Tensor ClassLabels { get; }
+
+    /// <summary>Regression target of each sequence [sequences].</summary>
+    public Tensor Targets { get; }
+
+    /// <summary>Added to each position before a table is read (RoBERTa begins after its padding index).</summary>
+    public int PositionOffset { get; set; }
+
+    /// <summary>Layer that new nodes belong to.</summary>
+    public int Layer { get; set; } = -1;
+
+    /// <summary>Phase that new nodes belong to.</summary>
+    internal Phase Phase { get; set; } = Phase.Forward;
+
+    /// <summary>Mean loss, once a loss node is there.</summary>
+    public Tensor? Loss { get; internal set; }
+
+    /// <summary>Representations of each layer by <see cref="Represent"/>: index 0 after the embeddings.</summary>
+    public IReadOnlyList<Tensor> Features => _features;
+
+    private readonly List<Tensor> _features = [];
+
+    /// <summary>Marks a tensor as read by the host after the step.</summary>
+    public Tensor Keep(Tensor tensor)
+    {
+        tensor.Kept = true;
+        return tensor;
+    }
+
+    /// <summary>Gradient tensors by trainable tensor; filled by differentiation.</summary>
+    public IReadOnlyDictionary<Tensor, Tensor> ParameterGradients => _parameterGradients;
+
+    private readonly Dictionary<Tensor, Tensor> _parameterGradients = [];
+
+    internal Tensor ParameterGradient(Tensor parameter, out bool first)
+    {
+        first = !_parameterGradients.TryGetValue(parameter, out var gradient);
+        if (first)
+            _parameterGradients[parameter] = gradient =
+                new Tensor($"grad.{parameter.Name}", parameter.Shape, ElementType.F32, TensorCategory.Gradient, parameter.Layer);
+        return gradient!;
+    }
+
+    internal void RecordFeature(Tensor tensor) => _features.Add(tensor);
+
+    /// <summary>A new arena tensor of the current layer.</summary>
+    internal Tensor New(string name, Shape shape, TensorCategory category = TensorCategory.Activation) =>
+        new(name, shape, ElementType.F32, category, Layer);
+
+    internal Node Emit(string name, Op op, Tensor?[] inputs, params Tensor[] outputs)
+    {
+        var node = new Node(name, op, inputs, outputs, Phase, Layer);
+        _nodes.Add(node);
+        return node;
+    }
+
+    /// <summary>A table computed once when a session is loaded.</summary>
+    internal Tensor Constant(string name, Shape shape, Func<float[]> values)
+    {
+        foreach (var known in _constants.Keys)
+            if (known.Name == name)
+                return known;
+        var tensor = new Tensor(name, shape, ElementType.F32, TensorCategory.Constant, -1);
+        _constants[tensor] = values();
+        return tensor;
+    }
+
+    /// <summary>A number that no other dropout of this graph has, so that each draws its own random numbers.</summary>
+    internal uint NextStream() => ++_streams;
+
+    /// <summary>A weight of the base model: trainable (fp32) or frozen in the file's type. Vectors are held in fp32.</summary>
+    internal Tensor Weight(string name, Shape shape, FreshWeight? fresh = null)
+    {
+        if (_weights.TryGetValue(name, out var known))
+            return known;
+        var trained = Trainables.IsTrained(name);
+        var type = trained || shape.FixedRows == 1 ? ElementType.F32 : _weightType(name);
+        var tensor = new Tensor(name, shape, type, trained ? TensorCategory.Parameter : TensorCategory.Weight, Layer);
+        _weights[name] = tensor;
+        if (trained)
+            _trainable.Add(tensor);
+        if (fresh is { } how)
+            _fresh[tensor] = how;
+        return tensor;
+    }
+
+    /// <summary>A trainable tensor that is no part of the base model.</summary>
+    internal Tensor AdapterParameter(string name, Shape shape)
+    {
+        var tensor = new Tensor(name, shape, ElementType.F32, TensorCategory.Parameter, Layer);
+        _trainable.Add(tensor);
+        return tensor;
+    }
+
+    internal void RecordModule(GraphModule module) => _modules.TryAdd(module.Name, module);
+
+    private static Tensor Input(string name, RowKind kind) =>
+        new(name, new Shape(kind, 0, 1), ElementType.I32, TensorCategory.Input, -1);
+}

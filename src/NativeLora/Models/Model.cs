@@ -1,0 +1,145 @@
+using NativeLora.Checkpoints;
+using NativeLora.Graphs;
+
+namespace NativeLora.Models;
+
+/// <summary>What stands on top of the layers.</summary>
+public enum ModelHead
+{
+    /// <summary>Nothing: hidden states only.</summary>
+    None,
+
+    /// <summary>One row of logits a sequence.</summary>
+    SequenceClassification,
+
+    /// <summary>Logits of every token.</summary>
+    LanguageModel,
+}
+
+/// <summary>What a graph is built for.</summary>
+public sealed record BuildOptions
+{
+    /// <summary>What stands on top.</summary>
+    public ModelHead Head { get; init; }
+
+    /// <summary>Whether the graph ends in the mean loss over the batch's labels.</summary>
+    public bool Loss { get; init; }
+
+    /// <summary>Whether the base model's own dropouts act while training, as its config says and Hugging Face trains it.</summary>
+    public bool BaseDropout { get; init; } = true;
+
+    /// <summary>Which row stands for a sequence in <see cref="Graph.Features"/>.</summary>
+    public Representation Represent { get; init; }
+
+    /// <summary>Whether all hidden states are kept for the host.</summary>
+    public bool KeepHiddenStates { get; init; }
+
+    /// <summary>Tokens of the longest sequence.</summary>
+    public int MaxLength { get; init; } = 512;
+}
+
+/// <summary>What the host may read of a built graph.</summary>
+/// <param name="Logits">[sequences, labels] or [tokens, vocabulary]; null without a head, or where the loss never holds them.</param>
+/// <param name="HiddenStates">As Hugging Face returns them: after the embeddings, and after each layer.</param>
+public sealed record ModelOutputs(Tensor? Logits, IReadOnlyList<Tensor> HiddenStates);
+
+/// <summary>An architecture with its sizes. It turns a Hugging Face config into a graph.</summary>
+public abstract class Model
+{
+    private protected Model(HfConfig config)
+    {
+        Config = config;
+        config.ValidateTransformer();
+        Layers = config.GetPositiveInt("num_hidden_layers");
+        HiddenSize = config.GetPositiveInt("hidden_size");
+        Heads = config.GetPositiveInt("num_attention_heads");
+        IntermediateSize = config.GetPositiveInt("intermediate_size");
+        VocabularySize = config.GetPositiveInt("vocab_size");
+    }
+
+    /// <summary>The config it was made from.</summary>
+    public HfConfig Config { get; }
+
+    /// <summary>Number of layers.</summary>
+    public int Layers { get; }
+
+    /// <summary>Width of the residual stream.</summary>
+    public int HiddenSize { get; }
+
+    /// <summary>Query heads.</summary>
+    public int Heads { get; }
+
+    /// <summary>Width inside the MLP.</summary>
+    public int IntermediateSize { get; }
+
+    /// <summary>Token ids are below it.</summary>
+    public int VocabularySize { get; }
+
+    /// <summary>Tokens of the longest sequence that the model takes.</summary>
+    public abstract int MaxPositions { get; }
+
+    /// <summary>Segment ids are below it; 0 if the model has none.</summary>
+    public virtual int TypeVocabulary => 0;
+
+    /// <summary>Whether tokens see both sides.</summary>
+    public abstract bool IsEncoder { get; }
+
+    /// <summary>Prefix of the backbone's tensors, such as <c>bert.</c>; checkpoints of the bare backbone lack it.</summary>
+    public abstract string BackbonePrefix { get; }
+
+    /// <summary>Added to each position before the table is read.</summary>
+    public virtual int PositionOffset => 0;
+
+    /// <summary>Class name that a checkpoint with that head carries in <c>architectures</c>.</summary>
+    public abstract string Architecture(ModelHead head);
+
+    /// <summary>Modules that PEFT trains in full for sequence classification.</summary>
+    public static IReadOnlyList<string> ClassifierModules { get; } = ["classifier", "score"];
+
+    /// <summary>Appends the model to a graph.</summary>
+    /// <exception cref="InputException">The model has no such head, or the config asks for something unsupported.</exception>
+    public ModelOutputs Build(Graph graph, BuildOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(graph);
+        ArgumentNullException.ThrowIfNull(options);
+        if (options.MaxLength > MaxPositions)
+            throw new InputException($"sequences of {options.MaxLength} tokens: the model takes at most {MaxPositions}; lower the maximum length");
+        graph.PositionOffset = PositionOffset;
+        var states = new List<Tensor>();
+        var outputs = Append(graph, options, state =>
+        {
+            states.Add(options.KeepHiddenStates ? graph.Keep(state) : state);
+            graph.Represent(state, options.Represent);
+        });
+        return new ModelOutputs(outputs, states);
+    }
+
+    /// <summary>Appends everything and returns the logits; calls <paramref name="state"/> for each hidden state in order.</summary>
+    private protected abstract Tensor? Append(Graph g, BuildOptions options, Action<Tensor> state);
+
+    private protected InputException NoHead(ModelHead head) =>
+        new($"{Config.Source}: {Config.ModelType} has no {head} head here; choose another task");
+}
+
+/// <summary>Architectures by <c>model_type</c>.</summary>
+public static class ModelRegistry
+{
+    private static readonly Dictionary<string, Func<HfConfig, Model>> Known = new(StringComparer.Ordinal)
+    {
+        ["bert"] = config => new Bert(config),
+        ["roberta"] = config => new Roberta(config),
+        ["llama"] = config => new Llama(config),
+    };
+
+    /// <summary>The supported values of <c>model_type</c>.</summary>
+    public static IReadOnlyCollection<string> Supported => Known.Keys;
+
+    /// <summary>The model of a config.</summary>
+    /// <exception cref="InputException">The architecture is not supported, or the config is wrong.</exception>
+    public static Model Create(HfConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        config.RequireModelType([.. Known.Keys]);
+        return Known[config.ModelType](config);
+    }
+}

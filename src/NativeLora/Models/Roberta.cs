@@ -1,0 +1,34 @@
+using NativeLora.Checkpoints;
+using NativeLora.Graphs;
+using NativeLora.Ops;
+
+namespace NativeLora.Models;
+
+/// <summary>RoBERTa (Liu et al. 2019) with its two-layer classifier. Positions begin after the padding index.</summary>
+public sealed class Roberta(HfConfig config) : BertLayers(config)
+{
+    private readonly int _pad = config.GetInt("pad_token_id", 1);
+
+    /// <inheritdoc/>
+    public override string BackbonePrefix => "roberta.";
+
+    /// <inheritdoc/>
+    public override int PositionOffset => _pad + 1;
+
+    /// <inheritdoc/>
+    public override string Architecture(ModelHead head) => head switch
+    {
+        ModelHead.None => "RobertaModel",
+        ModelHead.SequenceClassification => "RobertaForSequenceClassification",
+        _ => throw NoHead(head),
+    };
+
+    private protected override Tensor Head(Graph g, Tensor cls, float dropout, bool baseDropout)
+    {
+        var p = ClassifierDropout(dropout, baseDropout);
+        var fresh = FreshWeight.Normal(InitializerRange);
+        var x = g.Linear("classifier.dense", g.Dropout(cls, p), HiddenSize, fresh: fresh);
+        x = g.Dropout(g.Activate(ActivationKind.Tanh, x), p);
+        return g.Linear("classifier.out_proj", x, Labels, fresh: fresh);
+    }
+}

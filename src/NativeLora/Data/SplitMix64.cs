@@ -9,6 +9,16 @@ public sealed class SplitMix64
     /// <summary>Starts at a seed; any value will do.</summary>
     public SplitMix64(ulong seed) => State = seed;
 
+    /// <summary>A generator of its own for a name: the seed plus the FNV-1a hash of the name.</summary>
+    public static SplitMix64 Named(ulong seed, string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        var hash = 14695981039346656037UL;
+        foreach (var c in name)
+            hash = (hash ^ c) * 1099511628211UL;
+        return new SplitMix64(seed + hash);
+    }
+
     /// <summary>The whole state: setting it continues from there.</summary>
     public ulong State { get; set; }
 

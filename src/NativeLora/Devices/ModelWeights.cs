@@ -155,7 +155,11 @@ public sealed unsafe class ModelWeights : IDisposable
         if (rule.Std == 0)
             Array.Fill(values, rule.Value);
         else
-            RandomNormal.Fill(values, rule.Std, _seed, name);
+        {
+            var random = SplitMix64.Named(_seed, name);
+            for (var i = 0; i < values.Length; i++)
+                values[i] = (float)(rule.Std * random.NextGaussian());
+        }
         return values;
     }
 

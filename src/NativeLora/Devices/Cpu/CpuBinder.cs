@@ -45,8 +45,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 return BindProduct(node, at);
             case ColumnSumOp op:
                 {
-                    var k = new ColumnSum(_threads, columns, capacity.Tokens) { Gradient = F(inputs[0]), Result = F(output) };
-                    ScratchBytes += k.ScratchBytes;
+                    var k = new ColumnSum(_threads, columns) { Gradient = F(inputs[0]), Result = F(output) };
                     return Do(inputs[0]!, (s, rows) =>
                     {
                         k.Accumulate = op.Adds || s.AccumulateGradients;
@@ -101,7 +100,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 {
                     ActivationKind.Gelu => Activate<GeluErf>(node, at),
                     ActivationKind.GeluTanh => Activate<GeluTanh>(node, at),
-                    ActivationKind.Tanh => Activate<Tanh>(node, at),
+                    ActivationKind.Tanh => Activate<HyperbolicTangent>(node, at),
                     ActivationKind.Relu => Activate<Relu>(node, at),
                     _ => throw new NotSupportedException($"{op.Kind}"),
                 };
@@ -232,7 +231,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
     {
         float* F(Tensor? tensor) => tensor is null ? null : (float*)at.Of(tensor);
         var x = node.Inputs[1]!;
-        var (dy, weight, addend) = (F(node.Inputs[0]), F(node.Inputs[2]), F(node.Inputs[3]));
+        float* dy = F(node.Inputs[0]), weight = F(node.Inputs[2]), addend = F(node.Inputs[3]);
         var outputs = node.Outputs;
         var dx = op.Input ? F(outputs[0]) : null;
         var first = op.Input ? 1 : 0;
@@ -306,7 +305,10 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         return new Runs(s =>
         {
             Set(k, forward, bound, s);
-            (k.DOut, k.DQ, k.DK, k.DV) = (dout, dq.At, dk.At, dv.At);
+            k.DOut = dout;
+            k.DQ = dq.At;
+            k.DK = dk.At;
+            k.DV = dv.At;
             k.Execute(s.Size.Sequences);
         });
     }
@@ -326,8 +328,13 @@ internal sealed unsafe partial class CpuBinder : IDisposable
 
     private static void Set(AttentionKernel k, AttentionOp op, AttentionAddresses at, StepArguments s)
     {
-        (k.Q, k.K, k.V, k.Out, k.Lse) = ((float*)at.Q, (float*)at.K, (float*)at.V, (float*)at.Out, (float*)at.Lse);
-        (k.CuSeqlens, k.KeyVisible) = ((int*)at.CuSeqlens, (int*)at.Visible);
+        k.Q = (float*)at.Q;
+        k.K = (float*)at.K;
+        k.V = (float*)at.V;
+        k.Out = (float*)at.Out;
+        k.Lse = (float*)at.Lse;
+        k.CuSeqlens = (int*)at.CuSeqlens;
+        k.KeyVisible = (int*)at.Visible;
         (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.KvHeads, op.HeadDim, op.Scale);
         (k.Causal, k.Window, k.Dropout) = (op.Mask.Causal, op.Mask.Window, op.Dropout);
         (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
@@ -376,7 +383,8 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         var gradient = node.Op is LossGradOp;
         var op = node.Op is LossGradOp grad ? grad.Forward : node.Op;
         var logits = node.Inputs[0]!;
-        var (x, target, result) = ((float*)at.Of(logits), at.Of(node.Inputs[1]!), (float*)at.Of(node.Output));
+        float* x = (float*)at.Of(logits), result = (float*)at.Of(node.Output);
+        var target = at.Of(node.Inputs[1]!);
         if (op is SquaredErrorOp)
         {
             var k = new MeanSquaredError { Logits = x, Targets = (float*)target, LogitsGradient = gradient ? result : null };

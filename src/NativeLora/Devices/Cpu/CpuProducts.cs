@@ -20,7 +20,11 @@ internal sealed unsafe partial class CpuBinder
         var product = new Product(_gemm, node.Op is WeightGradOp ? inputs[0]!.Shape : output.Shape);
         var g = new GemmArgs { C = (float*)at.Of(output), CStride = output.Shape.Columns, N = output.Shape.Columns };
         void Bias(Tensor? bias) => g.Bias = bias is null ? null : (float*)at.Of(bias);
-        void Addend(Tensor? addend) => (g.Addend, g.AddendStride) = addend is null ? (null, 0) : ((float*)at.Of(addend), addend.Shape.Columns);
+        void Addend(Tensor? addend)
+        {
+            g.Addend = addend is null ? null : (float*)at.Of(addend);
+            g.AddendStride = addend?.Shape.Columns ?? 0;
+        }
         switch (node.Op)
         {
             case LinearOp:
@@ -86,7 +90,8 @@ internal sealed unsafe partial class CpuBinder
             if (RowsAreDepth)
             {
                 Main.K = count;
-                (Main.Addend, Main.AddendStride) = Adds || step.AccumulateGradients ? (Main.C, Main.CStride) : (null, 0);
+                Main.Addend = Adds || step.AccumulateGradients ? Main.C : null;
+                Main.AddendStride = Main.CStride;
             }
             else
             {
@@ -113,8 +118,11 @@ internal sealed unsafe partial class CpuBinder
             (_gemm, _op, _scratch) = (binder._gemm, op, scratch);
             var (h, weight) = (node.Inputs[0]!, node.Inputs[1]!);
             (_hidden, _vocabulary) = (h.Shape.Columns, weight.Shape.FixedRows);
-            (_h, _labels, _result) = ((float*)at.Of(h), (int*)at.Of(node.Inputs[2]!), (float*)at.Of(node.Output));
-            (_logits, _rows) = ((float*)at.Of(node.Outputs[1]), (float*)at.Of(node.Outputs[2]));
+            _h = (float*)at.Of(h);
+            _labels = (int*)at.Of(node.Inputs[2]!);
+            _result = (float*)at.Of(node.Output);
+            _logits = (float*)at.Of(node.Outputs[1]);
+            _rows = (float*)at.Of(node.Outputs[2]);
             _dh = op.InputGradient ? (float*)at.Of(node.Outputs[3]) : null;
             _dw = op.WeightGradient ? (float*)at.Of(node.Outputs[^1]) : null;
             _weight = new GemmMatrix((void*)at.Of(weight), _hidden, false, weight.Type);

@@ -1,0 +1,135 @@
+using NativeLora.Adapters;
+using NativeLora.Devices;
+using NativeLora.Graphs;
+using NativeLora.Models;
+
+namespace NativeLora.Training;
+
+/// <summary>
+/// A pretrained model with what is trained on top of it: adapters and modules in full, or everything. Owns the trainable tensors, which
+/// all sessions made here share.
+/// </summary>
+public sealed class TrainableModel : IDisposable
+{
+    private TrainableModel(PretrainedModel pretrained, ModelHead head, Trainables trainables, LoraConfig? config, ResolvedTargets? targets, bool training)
+    {
+        (Pretrained, Head, Trainables, Config, Targets) = (pretrained, head, trainables, config, targets);
+        var graph = pretrained.NewGraph(trainables);
+        pretrained.Model.Build(graph, new BuildOptions { Head = head, Loss = true, MaxLength = 1 });
+        pretrained.Weights.Check(graph);
+        Parameters = new ParameterStore(pretrained.Device, graph, training) { WeightDecay = _ => 0 };
+        BaseInitial = graph;
+    }
+
+    private Graph BaseInitial { get; }
+
+    /// <summary>The base.</summary>
+    public PretrainedModel Pretrained { get; }
+
+    /// <summary>What stands on top.</summary>
+    public ModelHead Head { get; }
+
+    /// <summary>What is trained.</summary>
+    public Trainables Trainables { get; }
+
+    /// <summary>PEFT's settings; null where everything is trained.</summary>
+    public LoraConfig? Config { get; }
+
+    /// <summary>The modules that the settings mean; null where everything is trained.</summary>
+    public ResolvedTargets? Targets { get; }
+
+    /// <summary>The trainable tensors.</summary>
+    public ParameterStore Parameters { get; }
+
+    /// <summary>Adapters by PEFT's settings, newly initialised, or with the given tensors.</summary>
+    /// <param name="pretrained">The base.</param>
+    /// <param name="head">What stands on top.</param>
+    /// <param name="config">Settings for this model.</param>
+    /// <param name="weights">Tensors to begin with; null for new ones.</param>
+    /// <param name="seed">Seed of new ones.</param>
+    /// <param name="training">Whether gradients and optimizer state are needed.</param>
+    /// <exception cref="InputException">The settings do not fit the model or are not supported.</exception>
+    public static TrainableModel WithAdapters(
+        PretrainedModel pretrained, ModelHead head, LoraConfig config, AdapterWeights? weights = null, ulong seed = 0, bool training = true)
+    {
+        ArgumentNullException.ThrowIfNull(pretrained);
+        var (completed, targets, trainables) = Resolve(pretrained.Modules(head), config);
+        var model = new TrainableModel(pretrained, head, trainables, completed, targets, training);
+        try
+        {
+            weights ??= AdapterInitializer.Create(completed, targets, seed, model.BaseTensor).Weights;
+            foreach (var (key, tensor) in weights.Tensors)
+                if (model.Parameters.Has(key))
+                    model.Parameters.Write(key, tensor.Values);
+            return model;
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The settings completed as PEFT does it, the modules they mean, and what a graph needs to know.</summary>
+    public static (LoraConfig Config, ResolvedTargets Targets, Trainables Trainables) Resolve(ModelModules modules, LoraConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        var completed = TargetResolver.Complete(config, modules);
+        var targets = TargetResolver.Resolve(completed, modules);
+        if (completed.UnsupportedReason(targets) is { } reason)
+            throw new InputException($"not supported yet: {reason}");
+        if (targets.Adapted.FirstOrDefault(a => a.Module.IsOutputHead) is { } headed)
+            throw new InputException($"not supported yet: an adapter on the head \"{headed.Name}\"; leave it out of target_modules");
+        var slots = targets.Adapted.ToDictionary(a => a.Name, a => new AdapterSlot(a.Rank, (float)a.Scaling, (float)completed.Dropout));
+        return (completed, targets, Trainables.Of(slots, targets.SavedModules));
+    }
+
+    /// <summary>The whole model, to be trained in full.</summary>
+    public static TrainableModel InFull(PretrainedModel pretrained, ModelHead head, bool training = true)
+    {
+        ArgumentNullException.ThrowIfNull(pretrained);
+        var model = new TrainableModel(pretrained, head, Trainables.Everything, null, null, training);
+        foreach (var tensor in model.BaseInitial.Trainable)
+            model.Parameters.Write(tensor.Name, pretrained.Weights.Values(tensor, model.Fresh(tensor)));
+        return model;
+    }
+
+    /// <summary>A graph over the trainable tensors.</summary>
+    /// <param name="options">What it is built for; head and loss as they are given there.</param>
+    /// <param name="training">Whether dropout acts.</param>
+    /// <param name="backward">Whether the backward is appended.</param>
+    public (Graph Graph, ModelOutputs Outputs) Build(BuildOptions options, bool training = false, bool backward = false)
+    {
+        var graph = Pretrained.NewGraph(Trainables, training);
+        var outputs = Pretrained.Model.Build(graph, options);
+        if (backward)
+            Differentiate.Loss(graph);
+        return (graph, outputs);
+    }
+
+    /// <summary>A session over the trainable tensors.</summary>
+    public Session NewSession(Graph graph, BatchSize capacity) =>
+        new(Pretrained.Device, MemoryPlan.For(graph, capacity), Pretrained.Weights, Parameters);
+
+    /// <summary>The trainable tensors under PEFT's names.</summary>
+    public AdapterWeights Export()
+    {
+        var (config, targets) = (Config, Targets);
+        if (config is null || targets is null)
+            throw new InvalidOperationException("the model is trained in full: it has no adapter");
+        var weights = new AdapterWeights();
+        foreach (var tensor in AdapterLayout.Tensors(config, targets))
+            if (Parameters.Has(tensor.Key))
+                weights.Set(tensor.Key, tensor.Shape, Parameters.Read(tensor.Key));
+        return weights;
+    }
+
+    private FreshWeight? Fresh(Tensor tensor) => BaseInitial.Fresh.TryGetValue(tensor, out var fresh) ? fresh : null;
+
+    /// <summary>Values that a module trained in full begins with: the checkpoint's, or fresh ones.</summary>
+    private float[]? BaseTensor(string name) =>
+        BaseInitial.Trainable.FirstOrDefault(t => t.Name == name) is { } tensor ? Pretrained.Weights.Values(tensor, Fresh(tensor)) : null;
+
+    /// <inheritdoc/>
+    public void Dispose() => Parameters.Dispose();
+}

@@ -50,7 +50,7 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
             throw new ArgumentOutOfRangeException(nameof(vectorBits), vectorBits, "128, 256 or 512, or 0 for the widest of the machine");
         _threads = threads;
         _maxHeadDim = maxHeadDim;
-        _vectorBits = vectorBits == 0 ? WidestVector : vectorBits;
+        _vectorBits = vectorBits == 0 ? VectorMath.WidestBits : vectorBits;
         _floatsPerWorker = floatsPerWorker;
         _scratch = (float*)NativeMemory.AlignedAlloc((nuint)WorkerBytes(floatsPerWorker) * (nuint)threads.Count, 64);
         // Padding is computed on, though never read: it must not start as a signalling or slow number.
@@ -58,10 +58,6 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
     }
 
     ~AttentionKernel() => Free();
-
-    /// <summary>The widest vectors that this machine runs well: 512, 256 or 128 bits.</summary>
-    public static int WidestVector =>
-        Vector512.IsHardwareAccelerated ? 512 : Vector256.IsHardwareAccelerated ? 256 : 128;
 
     public void Dispose()
     {

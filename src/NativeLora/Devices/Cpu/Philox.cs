@@ -113,7 +113,7 @@ internal static unsafe class Philox
     {
         var key = Mix(seed);
         var high = stream | (ulong)step << 32;
-        switch (vectorBits == 0 ? AttentionKernel.WidestVector : vectorBits)
+        switch (vectorBits == 0 ? VectorMath.WidestBits : vectorBits)
         {
             case 512:
                 FillTile<Vector512<ulong>, PhiloxLanes512>(to, lead, block, columnStep, columns, groups, key, high, threshold, scale);

@@ -23,6 +23,9 @@ internal static class VectorMath
     private const float C3 = 1.6666665459e-1f;
     private const float C2 = 5.0000001201e-1f;
 
+    /// <summary>Bits of the widest vectors that this machine runs well: 512, 256 or 128.</summary>
+    public static int WidestBits => Vector512.IsHardwareAccelerated ? 512 : Vector256.IsHardwareAccelerated ? 256 : 128;
+
     /// <summary>exp of every lane.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> Exp(Vector512<float> x)

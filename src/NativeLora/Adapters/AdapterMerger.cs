@@ -41,7 +41,7 @@ public static class AdapterMerger
         var merge = new Plan(baseCheckpoint, model, config, weights);
         var tensors = merge.Tensors();
         var json = MergedConfig.Write(baseCheckpoint.Config.Json, model, labels, merge.Untied);
-        WriteFolder(Path.GetFullPath(outputFolder), temporary =>
+        WriteFolder(Path.TrimEndingDirectorySeparator(Path.GetFullPath(outputFolder)), temporary =>
         {
             SafeTensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), tensors);
             var source = Path.GetDirectoryName(Path.GetFullPath(baseCheckpoint.Path))!;

@@ -1,3 +1,4 @@
+using CsCheck;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 
@@ -75,6 +76,17 @@ public class AdapterFileTests
     }
 
     [SharedTheory]
+    [InlineData("minilm-l6", "minilm-mrpc-six")]
+    [InlineData("minilm-l6", "minilm-mrpc-qv")]
+    [InlineData("smollm2-135m", "smollm2-gsm8k")]
+    public void Loads_adapters_of_real_models(string name, string run)
+    {
+        var adapter = AdapterFile.Load(Shared.Path("reference", "training", run, "init"), TestModels.Of(Shared.Path("models", name)));
+        Assert.Equal(adapter.Targets.TrainableCount, adapter.Weights.Tensors.Values.Sum(t => (long)t.Values.Length));
+        Assert.Empty(adapter.Targets.Warnings);
+    }
+
+    [SharedTheory]
     [InlineData(16)]
     [InlineData(-16)]
     public void Widens_half_types(int bits)
@@ -118,5 +130,42 @@ public class AdapterFileTests
         var error = Assert.Throws<InputException>(() => AdapterFile.Save(folder.At("new"), new LoraConfig(), model, new AdapterWeights()));
         Assert.Contains("lora_A", error.Message);
         Assert.False(Directory.Exists(folder.At("new")));
+    }
+
+    [SharedTheory]
+    [InlineData("adapter_config.json")]
+    [InlineData("adapter_model.safetensors")]
+    public void Damaged_files_are_read_or_refused(string file)
+    {
+        using var folder = new TemporaryFolder();
+        var source = Shared.Path("fixtures", "text", "bad", "adapter_control");
+        var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
+        foreach (var path in Directory.GetFiles(source))
+            File.WriteAllBytes(folder.At(Path.GetFileName(path)), File.ReadAllBytes(path));
+        var whole = File.ReadAllBytes(Path.Combine(source, file));
+        const string Alphabet = "\"\\{}[]:,0123456789-.eEtrufalsn\0\xff";
+        var refused = 0;
+        Gen.Select(Gen.Int[0, Math.Min(whole.Length, 1500) - 1], Gen.Int[0, Alphabet.Length - 1], Gen.Int[0, 3]).Sample(
+            (at, letter, how) =>
+            {
+                byte[] damaged = how switch
+                {
+                    0 => whole[..at],
+                    1 => [.. whole[..at], (byte)Alphabet[letter], .. whole[at..]],
+                    _ => [.. whole[..at], (byte)Alphabet[letter], .. whole[(at + 1)..]],
+                };
+                File.WriteAllBytes(folder.At(file), damaged);
+                try
+                {
+                    AdapterFile.Load(folder.Path, model);
+                }
+                catch (InputException error)
+                {
+                    refused++;
+                    Assert.DoesNotContain('\n', error.Message);
+                }
+            },
+            iter: 500, threads: 1);
+        Assert.True(refused > 50, $"{refused}");
     }
 }

@@ -1,0 +1,294 @@
+using System.Runtime.InteropServices;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>
+/// Gradients of <see cref="AttentionForward"/>. With D = rowsum(dOut * Out), P = exp(S - Lse) and the dropout factors M:
+/// dV = (P * M)ᵀ dOut, dS = P * (M * (dOut Vᵀ) - D), dQ = Scale dS K, dK = Scale dSᵀ Q. Stores; a null output is not computed.
+/// </summary>
+/// <remarks>
+/// Every element is summed tile by tile in one order: dQ over ascending key tiles, dK and dV over the heads of the group and then
+/// ascending query tiles. Two ways of splitting the work follow it, so their bits are equal and the number of threads may
+/// choose: a task for each (sequence, key/value head), or, where that leaves workers idle, one for each key tile and one for each
+/// query tile, which computes the scores twice.
+/// </remarks>
+internal sealed unsafe class AttentionBackward : AttentionKernel
+{
+    private readonly int _maxPadded;
+    private bool _whole;
+    private int _keyTasks;
+
+    public float* DOut, DQ, DK, DV;
+
+    /// <summary>For tests: true forces tasks of tiles, false tasks of whole sequences.</summary>
+    internal bool? ForceTiles;
+
+    /// <param name="threads">The workers.</param>
+    /// <param name="maxHeadDim">The largest HeadDim that Execute will see.</param>
+    /// <param name="vectorBits">128, 256 or 512; 0: the machine's widest.</param>
+    public AttentionBackward(CpuThreads threads, int maxHeadDim, int vectorBits = 0)
+        : base(threads, maxHeadDim, vectorBits, Floats(maxHeadDim))
+    {
+        _maxPadded = Tile.Padded(maxHeadDim);
+    }
+
+    /// <summary>Bytes of scratch that the constructor allocates.</summary>
+    public static long WorkspaceBytes(int workers, int headDim) => workers * (long)WorkerBytes(Floats(headDim));
+
+    public void Execute(int sequences)
+    {
+        Begin(sequences);
+        var keys = DK != null || DV != null;
+        if (!keys && DQ == null)
+            return;
+        _whole = keys && DQ != null && !(ForceTiles ?? Uneven());
+        if (_whole)
+        {
+            For(sequences * KvHeads);
+            return;
+        }
+        var tiles = CountTiles();
+        _keyTasks = keys ? tiles * KvHeads : 0;
+        For(_keyTasks + (DQ != null ? tiles * Heads : 0));
+    }
+
+    // Whole sequences take 5 products and end with the longest task; tiles take 7 and divide evenly.
+    private bool Uneven()
+    {
+        if (Workers == 1)
+            return false;
+        double longest = 0, all = 0;
+        for (var s = 0; s < Sequences; s++)
+        {
+            double length = CuSeqlens[s + 1] - CuSeqlens[s];
+            longest = Math.Max(longest, length * length);
+            all += length * length * KvHeads;
+        }
+        return longest > 0.4 * all / Workers;
+    }
+
+    private protected override void Run<VF, W>(int task, Cursor* cursor, float* scratch)
+    {
+        var work = new Scratch(scratch, _maxPadded);
+        if (_whole)
+            WholeSequence<VF, W>(At(task / KvHeads, 0), task % KvHeads, work);
+        else if (task < _keyTasks)
+            KeyTile<VF, W>(Locate(task / KvHeads, cursor), task % KvHeads, work);
+        else
+            QueryTile<VF, W>(Locate((task - _keyTasks) / Heads, cursor), (task - _keyTasks) % Heads, work);
+    }
+
+    private void WholeSequence<VF, W>(TileSpan sequence, int kvHead, Scratch work)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var padded = Tile.Padded(HeadDim);
+        var group = Heads / KvHeads;
+        nint width = (nint)Heads * HeadDim, kvWidth = (nint)KvHeads * HeadDim;
+        var first = sequence.Token * kvWidth + kvHead * HeadDim;
+        for (var t = 0; t < sequence.Length; t++)
+        {
+            if (DK != null)
+                NativeMemory.Clear(DK + first + t * kvWidth, (nuint)HeadDim * sizeof(float));
+            if (DV != null)
+                NativeMemory.Clear(DV + first + t * kvWidth, (nuint)HeadDim * sizeof(float));
+        }
+        // Sums go straight to memory where its rows are as long as a tile's.
+        var direct = padded == HeadDim;
+        var stride = direct ? (int)kvWidth : padded;
+        for (var head = kvHead * group; head < (kvHead + 1) * group; head++)
+        {
+            for (var q = 0; q < sequence.Length; q += Tile.Size)
+            {
+                var queries = sequence with { From = q };
+                LoadQueries<VF, W>(queries, head, work);
+                NativeMemory.Clear(work.QuerySum, (nuint)(queries.Count * padded) * sizeof(float));
+                for (var k = 0; k < sequence.Length; k += Tile.Size)
+                {
+                    var keys = sequence with { From = k };
+                    if (!Visits(queries, keys))
+                        continue;
+                    var at = keys.Token * kvWidth + kvHead * HeadDim;
+                    float* keySum = DK == null ? null : direct ? DK + at : work.KeySum;
+                    float* valueSum = DV == null ? null : direct ? DV + at : work.ValueSum;
+                    if (!direct && DK != null)
+                        Tile.Load<VF, W>(DK + at, kvWidth, keySum, padded, keys.Count, HeadDim);
+                    if (!direct && DV != null)
+                        Tile.Load<VF, W>(DV + at, kvWidth, valueSum, padded, keys.Count, HeadDim);
+                    Pair<VF, W>(queries, keys, head, work, work.QuerySum, keySum, valueSum, stride);
+                    if (!direct && DK != null)
+                        Tile.Save<VF, W>(keySum, padded, DK + at, kvWidth, keys.Count, HeadDim);
+                    if (!direct && DV != null)
+                        Tile.Save<VF, W>(valueSum, padded, DV + at, kvWidth, keys.Count, HeadDim);
+                }
+                Tile.Save<VF, W>(work.QuerySum, padded, DQ + queries.Token * width + head * HeadDim, width, queries.Count, HeadDim);
+            }
+        }
+    }
+
+    private void KeyTile<VF, W>(TileSpan keys, int kvHead, Scratch work)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var padded = Tile.Padded(HeadDim);
+        var group = Heads / KvHeads;
+        var kvWidth = (nint)KvHeads * HeadDim;
+        var bytes = (nuint)(keys.Count * padded) * sizeof(float);
+        NativeMemory.Clear(work.KeySum, bytes);
+        NativeMemory.Clear(work.ValueSum, bytes);
+        for (var head = kvHead * group; head < (kvHead + 1) * group; head++)
+        {
+            for (var q = 0; q < keys.Length; q += Tile.Size)
+            {
+                var queries = keys with { From = q };
+                if (!Visits(queries, keys))
+                    continue;
+                LoadQueries<VF, W>(queries, head, work);
+                Pair<VF, W>(queries, keys, head, work, null, DK == null ? null : work.KeySum, DV == null ? null : work.ValueSum, padded);
+            }
+        }
+        var at = keys.Token * kvWidth + kvHead * HeadDim;
+        if (DK != null)
+            Tile.Save<VF, W>(work.KeySum, padded, DK + at, kvWidth, keys.Count, HeadDim);
+        if (DV != null)
+            Tile.Save<VF, W>(work.ValueSum, padded, DV + at, kvWidth, keys.Count, HeadDim);
+    }
+
+    private void QueryTile<VF, W>(TileSpan queries, int head, Scratch work)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var padded = Tile.Padded(HeadDim);
+        var width = (nint)Heads * HeadDim;
+        LoadQueries<VF, W>(queries, head, work);
+        NativeMemory.Clear(work.QuerySum, (nuint)(queries.Count * padded) * sizeof(float));
+        for (var k = 0; k < queries.Length; k += Tile.Size)
+        {
+            var keys = queries with { From = k };
+            if (Visits(queries, keys))
+                Pair<VF, W>(queries, keys, head, work, work.QuerySum, null, null, padded);
+        }
+        Tile.Save<VF, W>(work.QuerySum, padded, DQ + queries.Token * width + head * HeadDim, width, queries.Count, HeadDim);
+    }
+
+    private void LoadQueries<VF, W>(TileSpan queries, int head, Scratch work)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var padded = Tile.Padded(HeadDim);
+        var columns = Tile.Padded(queries.Count);
+        var width = (nint)Heads * HeadDim;
+        var at = queries.Token * width + head * HeadDim;
+        Tile.Transpose(Q + at, width, work.Turned, columns, queries.Count, HeadDim, Scale);
+        if (DK != null || DQ != null)
+            Tile.Transpose(DOut + at, width, work.TurnedGradient, columns, queries.Count, HeadDim, 1f);
+        if (DK != null)
+            Tile.Load<VF, W>(Q + at, width, work.Queries, padded, queries.Count, HeadDim);
+        if (DV != null)
+            Tile.Load<VF, W>(DOut + at, width, work.Gradient, padded, queries.Count, HeadDim);
+        for (var i = 0; i < queries.Count; i++)
+        {
+            // exp(anything - +inf) = 0: no gradient where no key was seen.
+            var lse = Lse[(queries.Token + i) * Heads + head];
+            work.Lse[i] = float.IsNegativeInfinity(lse) ? float.PositiveInfinity : lse;
+            work.Dot[i] = Dot<VF, W>(DOut + at + i * width, Out + at + i * width, HeadDim);
+        }
+        for (var i = queries.Count; i < columns; i++)
+            work.Lse[i] = work.Dot[i] = 0f;
+    }
+
+    // One tile of queries against one of keys; adds to what is not null.
+    private void Pair<VF, W>(TileSpan queries, TileSpan keys, int head, Scratch work, float* querySum, float* keySum, float* valueSum, int stride)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var padded = Tile.Padded(HeadDim);
+        var columns = Tile.Padded(queries.Count);
+        var kvWidth = (nint)KvHeads * HeadDim;
+        var at = keys.Token * kvWidth + head / (Heads / KvHeads) * HeadDim;
+        var diagonal = OnDiagonal(queries, keys);
+        var scores = querySum != null || keySum != null;
+        ScoreProduct<VF, W>(K + at, (int)kvWidth, work.Turned, work.Weights, keys.Count, columns, HeadDim, diagonal);
+        Hide(work.Weights, columns, queries, keys);
+        if (scores)
+            ScoreProduct<VF, W>(V + at, (int)kvWidth, work.TurnedGradient, work.Scores, keys.Count, columns, HeadDim, diagonal);
+        if (Dropout > 0f)
+            FillDropout(work.Mask, columns, queries, keys, head);
+        for (var c = 0; c < columns; c += W.Count)
+            Differentiate<VF, W>(work.Weights + c, scores ? work.Scores + c : null, Dropout > 0f ? work.Mask + c : null, columns,
+                KeysOf(c, keys.Count, diagonal), work.Lse + c, work.Dot + c, Scale);
+        if (valueSum != null)
+            KeyProduct<VF, W>(work.Weights, columns, work.Gradient, padded, valueSum, stride, keys.Count, queries.Count, diagonal);
+        if (keySum != null)
+            KeyProduct<VF, W>(work.Scores, columns, work.Queries, padded, keySum, stride, keys.Count, queries.Count, diagonal);
+        if (querySum != null)
+        {
+            Tile.Load<VF, W>(K + at, kvWidth, work.Keys, padded, keys.Count, HeadDim);
+            QueryProduct<VF, W>(work.Scores, columns, work.Keys, querySum, padded, queries.Count, keys.Count, true, diagonal);
+        }
+    }
+
+    // One vector of queries: scores to (dropped) weights, the gradients of the weights to those of the unscaled scores.
+    private static void Differentiate<VF, W>(float* weights, float* scores, float* mask, int columns, int keys,
+        float* lse, float* dot, float scale)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var l = W.Load(lse);
+        var d = W.Load(dot);
+        var s = W.Broadcast(scale);
+        for (var j = 0; j < keys; j++)
+        {
+            var p = W.Exp(W.Subtract(W.Load(weights), l));
+            var kept = p;
+            if (mask != null)
+                kept = W.Multiply(p, W.Load(mask));
+            if (scores != null)
+            {
+                var g = W.Load(scores);
+                if (mask != null)
+                    g = W.Multiply(g, W.Load(mask));
+                W.Store(W.Multiply(W.Multiply(p, s), W.Subtract(g, d)), scores);
+                scores += columns;
+            }
+            W.Store(kept, weights);
+            weights += columns;
+            if (mask != null)
+                mask += columns;
+        }
+    }
+
+    private static float Dot<VF, W>(float* a, float* b, int count)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var sum = W.Broadcast(0f);
+        var i = 0;
+        for (; i + W.Count <= count; i += W.Count)
+            sum = W.MultiplyAdd(W.Load(a + i), W.Load(b + i), sum);
+        var rest = 0f;
+        for (; i < count; i++)
+            rest += a[i] * b[i];
+        return W.Sum(sum) + rest;
+    }
+
+    private static nint Floats(int headDim) => Tile.Size * (8 * (nint)Tile.Padded(headDim) + 3 * Tile.Size + 2);
+
+    /// <summary>A worker's tiles.</summary>
+    private readonly struct Scratch(float* start, int padded)
+    {
+        // Q and dOut, transposed [HeadDim, queries] and by rows [queries, padded].
+        public float* Turned => start;
+        public float* TurnedGradient => Row(1);
+        public float* Queries => Row(2);
+        public float* Gradient => Row(3);
+        public float* Keys => Row(4);
+        public float* QuerySum => Row(5);
+        public float* KeySum => Row(6);
+        public float* ValueSum => Row(7);
+
+        // [keys, queries]
+        public float* Weights => Row(8);
+        public float* Scores => Row(8) + Tile.Size * Tile.Size;
+        public float* Mask => Row(8) + 2 * Tile.Size * Tile.Size;
+
+        // [queries]
+        public float* Lse => Row(8) + 3 * Tile.Size * Tile.Size;
+        public float* Dot => Lse + Tile.Size;
+
+        private float* Row(int tile) => start + tile * Tile.Size * (nint)padded;
+    }
+}

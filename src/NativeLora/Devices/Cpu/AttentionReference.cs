@@ -1,0 +1,137 @@
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>Attention and its gradients as plain scalar loops in double: what the fast kernels are compared with.</summary>
+internal sealed class AttentionReference
+{
+    public required double[] Q, K, V;
+    public required int[] CuSeqlens;
+    public int[]? KeyVisible;
+    public required int Heads, KvHeads, HeadDim;
+    public required double Scale;
+    public bool Causal;
+    public int Window;
+    public float Dropout;
+    public ulong Seed;
+    public uint Stream, Step;
+
+    /// <summary>Output [tokens, Heads * HeadDim] and log-sum-exp [tokens, Heads].</summary>
+    public (double[] Out, double[] Lse) Forward()
+    {
+        var output = new double[Q.Length];
+        var lse = new double[Q.Length / HeadDim];
+        ForEachQuery((start, length, i, head, weights) =>
+        {
+            lse[(start + i) * Heads + head] = Weights(start, length, i, head, weights);
+            for (var j = 0; j < length; j++)
+            {
+                var w = weights[j] * Factor(start, i, j, head);
+                for (var d = 0; d < HeadDim; d++)
+                    output[QueryAt(start + i, head) + d] += w * V[KeyAt(start + j, head) + d];
+            }
+        });
+        return (output, lse);
+    }
+
+    /// <summary>Gradients of sum(dOut * Out).</summary>
+    public (double[] DQ, double[] DK, double[] DV) Backward(double[] dOut)
+    {
+        var dq = new double[Q.Length];
+        var dk = new double[K.Length];
+        var dv = new double[V.Length];
+        ForEachQuery((start, length, i, head, weights) =>
+        {
+            Weights(start, length, i, head, weights);
+            var q = QueryAt(start + i, head);
+            var dWeights = new double[length];
+            double dot = 0;
+            for (var j = 0; j < length; j++)
+            {
+                var k = KeyAt(start + j, head);
+                var factor = Factor(start, i, j, head);
+                for (var d = 0; d < HeadDim; d++)
+                {
+                    dWeights[j] += factor * dOut[q + d] * V[k + d];
+                    dv[k + d] += factor * weights[j] * dOut[q + d];
+                }
+                dot += weights[j] * dWeights[j];
+            }
+            for (var j = 0; j < length; j++)
+            {
+                var k = KeyAt(start + j, head);
+                var dScore = weights[j] * (dWeights[j] - dot) * Scale;
+                for (var d = 0; d < HeadDim; d++)
+                {
+                    dq[q + d] += dScore * K[k + d];
+                    dk[k + d] += dScore * Q[q + d];
+                }
+            }
+        });
+        return (dq, dk, dv);
+    }
+
+    /// <summary>Whether the mask lets query i see key j, both counted in the sequence from token <paramref name="start"/>.</summary>
+    public bool Sees(int start, int i, int j)
+    {
+        if (KeyVisible is not null && KeyVisible[start + j] == 0)
+            return false;
+        if (Causal)
+            return j <= i && (Window == 0 || j > i - Window);
+        return Window == 0 || Math.Abs(i - j) <= Window / 2;
+    }
+
+    private void ForEachQuery(Action<int, int, int, int, double[]> body)
+    {
+        for (var s = 0; s + 1 < CuSeqlens.Length; s++)
+        {
+            int start = CuSeqlens[s], length = CuSeqlens[s + 1] - start;
+            var weights = new double[length];
+            for (var i = 0; i < length; i++)
+            {
+                for (var head = 0; head < Heads; head++)
+                    body(start, length, i, head, weights);
+            }
+        }
+    }
+
+    // Softmax of one query's scores; returns their log-sum-exp.
+    private double Weights(int start, int length, int i, int head, double[] weights)
+    {
+        var top = double.NegativeInfinity;
+        for (var j = 0; j < length; j++)
+        {
+            var score = double.NegativeInfinity;
+            if (Sees(start, i, j))
+            {
+                score = 0;
+                for (var d = 0; d < HeadDim; d++)
+                    score += Q[QueryAt(start + i, head) + d] * K[KeyAt(start + j, head) + d];
+                score *= Scale;
+            }
+            weights[j] = score;
+            top = Math.Max(top, score);
+        }
+        if (double.IsNegativeInfinity(top))
+        {
+            Array.Clear(weights);
+            return top;
+        }
+        double sum = 0;
+        for (var j = 0; j < length; j++)
+            sum += weights[j] = Math.Exp(weights[j] - top);
+        for (var j = 0; j < length; j++)
+            weights[j] /= sum;
+        return top + Math.Log(sum);
+    }
+
+    private double Factor(int start, int i, int j, int head)
+    {
+        if (Dropout == 0f)
+            return 1;
+        var index = Philox.AttentionIndex(start + i, Heads, head, j);
+        return Philox.Keep(Seed, Stream, Step, index, Philox.Threshold(Dropout)) ? Philox.KeepScale(Dropout) : 0;
+    }
+
+    private int QueryAt(int token, int head) => (token * Heads + head) * HeadDim;
+
+    private int KeyAt(int token, int head) => (token * KvHeads + head / (Heads / KvHeads)) * HeadDim;
+}

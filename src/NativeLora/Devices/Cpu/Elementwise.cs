@@ -73,3 +73,25 @@ internal sealed unsafe class Copy(CpuThreads threads, int columns) : IParallelBo
         RowMath.Copy(Input + start, Output + start, Math.Min(RowMath.ElementsPerTask, _count - start));
     }
 }
+
+/// <summary>Sets a flat buffer to zero.</summary>
+internal sealed unsafe class FlatClear(CpuThreads threads) : IParallelBody
+{
+    private const int PerTask = 1 << 18;
+
+    private float* _at;
+    private long _count;
+
+    public void Execute(float* at, long count)
+    {
+        _at = at;
+        _count = count;
+        threads.For(RowMath.Tasks(count, PerTask), this);
+    }
+
+    public void Run(int task, int worker)
+    {
+        var start = (long)task * PerTask;
+        RowMath.Clear(_at + start, Math.Min(PerTask, _count - start));
+    }
+}

@@ -23,8 +23,17 @@ internal sealed unsafe class EmbeddingForward(CpuThreads threads, int columns) :
 
     public void Execute(int rows)
     {
+        Check(First);
+        Check(Second);
+        Check(Third);
         _rows = rows;
         threads.For(RowMath.Tasks(rows, RowMath.RowsPerTask(columns)), this);
+    }
+
+    private static void Check(in EmbeddingTable table)
+    {
+        if (table.Ids != null && table.Type is not (ElementType.F32 or ElementType.F16 or ElementType.BF16))
+            throw new InvalidOperationException($"embedding tables of {table.Type} are not supported");
     }
 
     public void Run(int task, int worker)
@@ -59,8 +68,6 @@ internal sealed unsafe class EmbeddingForward(CpuThreads threads, int columns) :
             case ElementType.BF16:
                 Add<WidenBrain>((byte*)((ushort*)table.Table + start), y, add);
                 break;
-            default:
-                throw new InvalidOperationException($"embedding tables of {table.Type} are not supported");
         }
     }
 
@@ -171,27 +178,5 @@ internal sealed unsafe class EmbeddingBackward : IParallelBody
                 RowMath.Store(sum, to + c, end - c);
             }
         }
-    }
-}
-
-/// <summary>Sets a flat buffer to zero.</summary>
-internal sealed unsafe class FlatClear(CpuThreads threads) : IParallelBody
-{
-    private const int PerTask = 1 << 18;
-
-    private float* _at;
-    private long _count;
-
-    public void Execute(float* at, long count)
-    {
-        _at = at;
-        _count = count;
-        threads.For(RowMath.Tasks(count, PerTask), this);
-    }
-
-    public void Run(int task, int worker)
-    {
-        var start = (long)task * PerTask;
-        RowMath.Clear(_at + start, Math.Min(PerTask, _count - start));
     }
 }

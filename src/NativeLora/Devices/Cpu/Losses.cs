@@ -11,6 +11,9 @@ internal sealed unsafe class CrossEntropy(CpuThreads threads, int classes) : IPa
 {
     public const int Ignored = -100;
 
+    /// <summary>A multiple of the lanes.</summary>
+    private const int ClassesPerSum = 512;
+
     /// <summary>Logits of the rows, or of the chunk at hand.</summary>
     public float* Logits;
 
@@ -86,42 +89,54 @@ internal sealed unsafe class CrossEntropy(CpuThreads threads, int classes) : IPa
         return (float)(Math.Log(sum) + (max - chosen));
     }
 
+    /// <summary>Σ exp(logits - max): in fp32 over a span of classes, whose sums are added in double.</summary>
     private double SumExp(float* logits, float max)
     {
         var m = Vector256.Create(max);
-        Vector256<float> a = default, b = default;
-        var c = 0;
-        for (; c <= classes - 2 * RowMath.Lanes; c += 2 * RowMath.Lanes)
+        var sum = 0.0;
+        for (var c = 0; c < classes;)
         {
-            a += RowMath.Exp(Vector256.Load(logits + c) - m);
-            b += RowMath.Exp(Vector256.Load(logits + c + RowMath.Lanes) - m);
+            var end = Math.Min(classes, c + ClassesPerSum);
+            Vector256<float> a = default, b = default;
+            for (; c <= end - 2 * RowMath.Lanes; c += 2 * RowMath.Lanes)
+            {
+                a += RowMath.Exp(Vector256.Load(logits + c) - m);
+                b += RowMath.Exp(Vector256.Load(logits + c + RowMath.Lanes) - m);
+            }
+            for (; c < end; c += RowMath.Lanes)
+                a += RowMath.Keep(RowMath.Exp(RowMath.Load(logits + c, end - c) - m), end - c);
+            sum += RowMath.SumDouble(a) + RowMath.SumDouble(b);
         }
-        for (; c < classes; c += RowMath.Lanes)
-            a += RowMath.Keep(RowMath.Exp(RowMath.Load(logits + c, classes - c) - m), classes - c);
-        return RowMath.SumDouble(a) + RowMath.SumDouble(b);
+        return sum;
     }
 
+    /// <summary>The same sum; the exponentials are kept, possibly over the logits.</summary>
     private double SumExpInto(float* logits, float max, float* values)
     {
         var m = Vector256.Create(max);
-        Vector256<float> a = default, b = default;
-        var c = 0;
-        for (; c <= classes - 2 * RowMath.Lanes; c += 2 * RowMath.Lanes)
+        var sum = 0.0;
+        for (var c = 0; c < classes;)
         {
-            var p = RowMath.Exp(Vector256.Load(logits + c) - m);
-            var q = RowMath.Exp(Vector256.Load(logits + c + RowMath.Lanes) - m);
-            p.Store(values + c);
-            q.Store(values + c + RowMath.Lanes);
-            a += p;
-            b += q;
+            var end = Math.Min(classes, c + ClassesPerSum);
+            Vector256<float> a = default, b = default;
+            for (; c <= end - 2 * RowMath.Lanes; c += 2 * RowMath.Lanes)
+            {
+                var p = RowMath.Exp(Vector256.Load(logits + c) - m);
+                var q = RowMath.Exp(Vector256.Load(logits + c + RowMath.Lanes) - m);
+                p.Store(values + c);
+                q.Store(values + c + RowMath.Lanes);
+                a += p;
+                b += q;
+            }
+            for (; c < end; c += RowMath.Lanes)
+            {
+                var p = RowMath.Keep(RowMath.Exp(RowMath.Load(logits + c, end - c) - m), end - c);
+                RowMath.Store(p, values + c, end - c);
+                a += p;
+            }
+            sum += RowMath.SumDouble(a) + RowMath.SumDouble(b);
         }
-        for (; c < classes; c += RowMath.Lanes)
-        {
-            var p = RowMath.Keep(RowMath.Exp(RowMath.Load(logits + c, classes - c) - m), classes - c);
-            RowMath.Store(p, values + c, classes - c);
-            a += p;
-        }
-        return RowMath.SumDouble(a) + RowMath.SumDouble(b);
+        return sum;
     }
 }
 

@@ -69,6 +69,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector256<float> c00 = default, c01 = default;
         Vector256<float> c10 = default, c11 = default;
         Vector256<float> c20 = default, c21 = default;
@@ -120,6 +121,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector256<float> c00 = default, c01 = default;
         Vector256<float> c10 = default, c11 = default;
         Vector256<float> c20 = default, c21 = default;
@@ -161,6 +163,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         var c00 = Vector256<float>.Zero;
         var c10 = Vector256<float>.Zero;
         var c20 = Vector256<float>.Zero;
@@ -204,6 +207,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         var c00 = Vector256<float>.Zero;
         var c10 = Vector256<float>.Zero;
         var c20 = Vector256<float>.Zero;

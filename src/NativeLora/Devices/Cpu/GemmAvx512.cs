@@ -75,6 +75,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector512<float> c00 = default, c01 = default;
         Vector512<float> c10 = default, c11 = default;
         Vector512<float> c20 = default, c21 = default;
@@ -156,6 +157,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector512<float> c00 = default, c01 = default;
         Vector512<float> c10 = default, c11 = default;
         Vector512<float> c20 = default, c21 = default;
@@ -217,6 +219,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector512<float> c00 = default, c01 = default;
         Vector512<float> c10 = default, c11 = default;
         Vector512<float> c20 = default, c21 = default;
@@ -258,6 +261,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         var c00 = Vector512<float>.Zero;
         var c10 = Vector512<float>.Zero;
         var c20 = Vector512<float>.Zero;
@@ -325,6 +329,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         var c00 = Vector512<float>.Zero;
         var c10 = Vector512<float>.Zero;
         var c20 = Vector512<float>.Zero;
@@ -376,6 +381,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         var c00 = Vector512<float>.Zero;
         var c10 = Vector512<float>.Zero;
         var c20 = Vector512<float>.Zero;

@@ -1,3 +1,6 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics.X86;
+
 namespace NativeLora.Devices.Cpu;
 
 /// <summary>One call of a micro-kernel: C = (A B + source) + bias over a whole tile, A and B packed by panels.</summary>
@@ -21,6 +24,20 @@ internal unsafe struct GemmTile
     public float* Bias;
     public float* C;
     public nint CStride;
+
+    /// <summary>Fetches C while the product runs: its rows lie too far apart for the processor to foresee.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public readonly void PrefetchC()
+    {
+        if (!Sse.IsSupported)
+            return;
+        var c = C;
+        for (var i = Rows; i > 0; i--, c += CStride)
+        {
+            Sse.Prefetch0(c);
+            Sse.Prefetch0(c + Columns - 1);
+        }
+    }
 }
 
 /// <summary>

@@ -52,6 +52,7 @@ internal sealed unsafe class GemmPortable : GemmKernel
     {
         var a = tile.A;
         var b = tile.B;
+        tile.PrefetchC();
         Vector128<float> c00 = default, c01 = default;
         Vector128<float> c10 = default, c11 = default;
         Vector128<float> c20 = default, c21 = default;

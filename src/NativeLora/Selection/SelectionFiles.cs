@@ -1,5 +1,5 @@
 using System.Globalization;
-using System.Text;
+using NativeLora.Checkpoints;
 
 namespace NativeLora.Selection;
 
@@ -30,8 +30,8 @@ public static class SelectionFiles
         var at = Path.Combine(folder, "layer_selection");
         var list = Path.Combine(at, $"cka_layer_list_{suffix}.txt");
         var mask = Path.Combine(at, $"layers_to_finetune_ohe_{suffix}.txt");
-        WriteText(list, string.Concat(cka.Select((value, l) => $"{PythonFloat(value ?? 0)}|{l},{l + 1}\n")));
-        WriteText(mask, selection.Mask);
+        AtomicFile.WriteAllText(list, string.Concat(cka.Select((value, l) => $"{PythonFloat(value ?? 0)}|{l},{l + 1}\n")));
+        AtomicFile.WriteAllText(mask, selection.Mask);
         return (list, mask);
     }
 
@@ -40,34 +40,5 @@ public static class SelectionFiles
     {
         var text = value.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e');
         return text.AsSpan().IndexOfAny(".en") < 0 ? text + ".0" : text;
-    }
-
-    /// <summary>Writes to a temporary name in the same folder, flushes to disk, renames: a reader never sees half a file.</summary>
-    internal static void WriteText(string path, string text)
-    {
-        var temporary = $"{path}.{Environment.ProcessId}.tmp";
-        try
-        {
-            if (Path.GetDirectoryName(path) is { Length: > 0 } folder)
-                Directory.CreateDirectory(folder);
-            try
-            {
-                using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))
-                {
-                    file.Write(Encoding.UTF8.GetBytes(text));
-                    file.Flush(flushToDisk: true);
-                }
-                File.Move(temporary, path, overwrite: true);
-            }
-            catch
-            {
-                File.Delete(temporary);
-                throw;
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new RunException($"{path}: cannot be written ({e.Message.ReplaceLineEndings(" ")}): choose another output folder or free some space", e);
-        }
     }
 }

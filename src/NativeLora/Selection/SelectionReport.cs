@@ -1,6 +1,7 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using NativeLora.Checkpoints;
 
 namespace NativeLora.Selection;
 
@@ -109,7 +110,7 @@ public sealed record SelectionReport
     /// <summary>Writes the report as JSON, to a temporary file first.</summary>
     /// <param name="path">File to write, such as <c>selection.json</c>.</param>
     /// <exception cref="RunException">It cannot be written.</exception>
-    public void Save(string path) => SelectionFiles.WriteText(path, ToJson());
+    public void Save(string path) => AtomicFile.WriteAllText(path, ToJson());
 
     /// <summary>The report as JSON with snake_case names.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, Format.SelectionReport) + "\n";

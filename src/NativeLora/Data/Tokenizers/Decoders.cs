@@ -75,6 +75,13 @@ internal sealed class SuffixDecoder(string suffix) : TokenDecoder
         token.Replace(suffix, index == count - 1 ? "" : " ", StringComparison.Ordinal);
 }
 
+/// <summary>Every mark of a word's end becomes a space; white space around the whole goes.</summary>
+internal sealed class WordEndDecoder(string suffix) : Decoder
+{
+    public override List<string> Apply(List<string> tokens) =>
+        [string.Concat(tokens).Replace(suffix, " ", StringComparison.Ordinal).Trim()];
+}
+
 internal sealed class ReplaceDecoder(TextPattern pattern, string content) : TokenDecoder
 {
     protected override string Change(string token, int index, int count) => pattern.Replace(token, content);

@@ -27,6 +27,7 @@ internal static class SentencePieceFile
         public List<Piece> Pieces { get; } = [];
         public int ModelType { get; set; } = 1;
         public int BosId { get; set; } = 1;
+        public int EosId { get; set; } = 2;
         public int CharacterMap { get; set; }
         public bool DummyPrefix { get; set; } = true;
         public bool RemoveExtraSpaces { get; set; } = true;
@@ -66,12 +67,18 @@ internal static class SentencePieceFile
             new BpeOptions(unknownId, FuseUnknown: true, ByteFallback: byteFallback));
         var replace = new ReplaceNormalizer(new StringPattern(" "), Mark);
         Normalizer normalizer = contents.DummyPrefix ? new SequenceNormalizer([new PrependNormalizer(Mark), replace]) : replace;
-        var template = contents.BosId >= 0 && contents.BosId < contents.Pieces.Count
-            ? Template.Begin(contents.BosId) : Template.Plain;
+        // tokenizer_config.json may say otherwise; without it a text begins with a token and ends with none.
+        var settings = Path.Combine(Path.GetDirectoryName(file)!, "tokenizer_config.json");
+        var (addBos, addEos) = File.Exists(settings)
+            ? JsonField.Read(settings, root => (root.Flag("add_bos_token", true), root.Flag("add_eos_token", false))) : (true, false);
+        var template = Template.Around(addBos ? Control(contents.BosId) : null, addEos ? Control(contents.EosId) : null);
         var decoder = new List<Decoder> { new ReplaceDecoder(new StringPattern(Mark), " "), new ByteFallbackDecoder(), new FuseDecoder() };
         if (contents.DummyPrefix)
             decoder.Add(new StripDecoder(" ", 1, 0));
         return new Pipeline(file, model, added, normalizer, null, template, new SequenceDecoder(decoder));
+
+        // SentencePiece writes -1 for a role that no piece has.
+        int? Control(int id) => id >= 0 && id < contents.Pieces.Count ? id : null;
 
         InputException Wrong(string what) => new($"{file}: {what}; use the file that was saved with the model");
     }
@@ -172,6 +179,8 @@ internal static class SentencePieceFile
                 contents.ModelType = stream.ReadEnum();
             else if (tag == 41 << 3)
                 contents.BosId = stream.ReadInt32();
+            else if (tag == 42 << 3)
+                contents.EosId = stream.ReadInt32();
             else
                 stream.SkipLastField();
         }

@@ -23,9 +23,20 @@ internal sealed class Template(TemplatePart[] single, TemplatePart[] pair)
     public static Template Roberta(int cls, int sep) => new([Token(cls, 0), Text(0, 0), Token(sep, 0)],
         [Token(cls, 0), Text(0, 0), Token(sep, 0), Token(sep, 0), Text(1, 0), Token(sep, 0)]);
 
-    /// <summary>Llama's: each text begins with the token.</summary>
-    public static Template Begin(int bos) =>
-        new([Token(bos, 0), Text(0, 0)], [Token(bos, 0), Text(0, 0), Token(bos, 1), Text(1, 1)]);
+    /// <summary>Llama's: each text begins and ends with its token, where there is one.</summary>
+    public static Template Around(int? bos, int? eos)
+    {
+        return new Template([.. One(0)], [.. One(0), .. One(1)]);
+
+        IEnumerable<TemplatePart> One(int text)
+        {
+            if (bos is { } begin)
+                yield return Token(begin, text);
+            yield return Text(text, text);
+            if (eos is { } end)
+                yield return Token(end, text);
+        }
+    }
 
     /// <summary>Tokens that the template itself takes.</summary>
     public int SpecialTokens(bool isPair)

@@ -11,8 +11,16 @@ internal static class TokenizerJson
         var model = Model(root.Get("model"), added);
         return new Pipeline(file, model, added, TokenizerJsonParts.Normalizer(root.Find("normalizer")),
             TokenizerJsonParts.PreTokenizer(root.Find("pre_tokenizer")), Template(root.Find("post_processor"), model, added),
-            TokenizerJsonParts.Decoder(root.Find("decoder")));
+            Decoder(root));
     });
+
+    private static Decoder? Decoder(JsonField root)
+    {
+        var decoder = TokenizerJsonParts.Decoder(root.Find("decoder"));
+        // CLIP's file leaves the marks of word ends in the text; its tokenizer class takes them out.
+        return decoder is ByteLevelDecoder && root.Get("model").TextOrNull("end_of_word_suffix") is { Length: > 0 } suffix
+            ? new SequenceDecoder([decoder, new WordEndDecoder(suffix)]) : decoder;
+    }
 
     private static List<AddedToken> AddedTokens(JsonField field)
     {
@@ -23,8 +31,8 @@ internal static class TokenizerJson
         {
             var content = item.Get("content").Text();
             var id = item.Get("id").Number();
-            if (id < 0)
-                throw item.Wrong($"the id {id} is negative");
+            if (id is < 0 or > Vocabulary.MaximumId)
+                throw item.Wrong($"the id {id} is outside 0 to {Vocabulary.MaximumId}");
             // The reference ignores empty ones too.
             if (content.Length > 0)
             {
@@ -60,10 +68,13 @@ internal static class TokenizerJson
     {
         var vocabulary = ReadVocabulary(field.Get("vocab"));
         var unknown = field.TextOrNull("unk_token") ?? "[UNK]";
-        var longest = field.Find("max_input_chars_per_word");
+        var longestField = field.Find("max_input_chars_per_word");
+        var longest = longestField.IsNull ? 100 : longestField.Number();
+        if (longest < 1)
+            throw longestField.Wrong("should be at least 1");
         return new WordPieceModel(vocabulary,
             vocabulary.Find(unknown) ?? throw field.Wrong($"the unknown token '{Vocabulary.Shown(unknown)}' is not in the vocabulary"),
-            field.TextOrNull("continuing_subword_prefix") ?? "##", longest.IsNull ? 100 : longest.Number());
+            field.TextOrNull("continuing_subword_prefix") ?? "##", longest);
     }
 
     private static BpeModel Bpe(JsonField field, List<AddedToken> added)
@@ -151,6 +162,8 @@ internal static class TokenizerJson
             var body = sequence.IsNull ? item.Get("SpecialToken") : sequence;
             var name = body.Get("id").Text();
             var type = body.Find("type_id") is { IsNull: false } given ? given.Number() : 0;
+            if (type is not (0 or 1))
+                throw body.Wrong($"the type id {type} is neither 0 nor 1");
             if (!sequence.IsNull)
             {
                 parts.Add(Tokenizers.Template.Text(name switch

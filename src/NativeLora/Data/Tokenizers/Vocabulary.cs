@@ -4,7 +4,7 @@ namespace NativeLora.Data.Tokenizers;
 internal sealed class Vocabulary
 {
     // Far above any published vocabulary; a larger id is damage, and would only cost memory.
-    private const int MaximumId = 1 << 24;
+    public const int MaximumId = 1 << 22;
 
     private readonly Dictionary<string, int> _ids;
     private readonly List<string?> _tokens;

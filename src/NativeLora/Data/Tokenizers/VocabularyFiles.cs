@@ -12,7 +12,7 @@ internal static class VocabularyFiles
         var lines = TextFile.Lines(file);
         var vocabulary = new Vocabulary(file, lines.Length);
         for (var id = 0; id < lines.Length; id++)
-            vocabulary.Add(lines[id].TrimEnd('\n'), id);
+            vocabulary.Add(lines[id], id);
 
         var settings = Path.Combine(folder, "tokenizer_config.json");
         var (lowercase, accents, ideographs) = File.Exists(settings)

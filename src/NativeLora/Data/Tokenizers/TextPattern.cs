@@ -1,0 +1,85 @@
+using System.Globalization;
+using System.Text;
+using System.Text.RegularExpressions;
+
+namespace NativeLora.Data.Tokenizers;
+
+/// <summary>A string or a regular expression to look for in a text.</summary>
+internal abstract class TextPattern
+{
+    /// <summary>The matches in order, not overlapping, as positions in the text.</summary>
+    public abstract IEnumerable<(int Start, int End)> Matches(string text);
+
+    public virtual string Replace(string text, string content)
+    {
+        StringBuilder? built = null;
+        var done = 0;
+        foreach (var (start, end) in Matches(text))
+        {
+            built ??= new StringBuilder(text.Length);
+            built.Append(text, done, start - done).Append(content);
+            done = end;
+        }
+        return built is null ? text : built.Append(text, done, text.Length - done).ToString();
+    }
+}
+
+internal sealed class StringPattern(string sought) : TextPattern
+{
+    public override IEnumerable<(int Start, int End)> Matches(string text)
+    {
+        for (var at = text.IndexOf(sought, StringComparison.Ordinal); at >= 0;
+             at = text.IndexOf(sought, at + sought.Length, StringComparison.Ordinal))
+            yield return (at, at + sought.Length);
+    }
+
+    public override string Replace(string text, string content) => text.Replace(sought, content, StringComparison.Ordinal);
+}
+
+/// <summary>
+/// A regular expression over characters, where those of .NET go over UTF-16 units: each character outside the basic plane is
+/// matched by way of a stand-in of its own category.
+/// </summary>
+internal sealed class RegexPattern(Regex regex) : TextPattern
+{
+    // One assigned character of the basic plane for each category, in the order of UnicodeCategory; none of them is ASCII,
+    // so that no literal of a tokenizer's pattern matches them.
+    private const string StandIns = "\u0100\u0101\u01C5\u02B0\u3400\u0300\u0903\u0488\u0660\u2160\u2070\u2003\u2028\u2029"
+        + "\u0080\u200B\uE000\uE000\u203F\u2010\u2045\u2046\u2018\u2019\u2020\u2044\u20A0\u02C2\u2300\u0378";
+
+    public override IEnumerable<(int Start, int End)> Matches(string text)
+    {
+        if (!text.AsSpan().ContainsAnyInRange('\uD800', '\uDFFF'))
+        {
+            for (var match = regex.Match(text); match.Success; match = match.NextMatch())
+                yield return (match.Index, match.Index + match.Length);
+            yield break;
+        }
+        var flat = new StringBuilder(text.Length);
+        var positions = new List<int>(text.Length + 1);
+        var at = 0;
+        foreach (var rune in text.EnumerateRunes())
+        {
+            positions.Add(at);
+            flat.Append(rune.IsBmp ? (char)rune.Value : StandIns[(int)CharUnicodeInfo.GetUnicodeCategory(rune.Value)]);
+            at += rune.Utf16SequenceLength;
+        }
+        positions.Add(at);
+        for (var match = regex.Match(flat.ToString()); match.Success; match = match.NextMatch())
+            yield return (positions[match.Index], positions[match.Index + match.Length]);
+    }
+
+    public static RegexPattern Parse(JsonField field)
+    {
+        try
+        {
+            return new RegexPattern(new Regex(field.Text(), RegexOptions.CultureInvariant));
+        }
+        catch (ArgumentException e)
+        {
+            throw new InputException(
+                $"{field.File}: {field.Path}: not a pattern that is understood here ({TextFile.OneLine(e)}); use a tokenizer without it",
+                e);
+        }
+    }
+}

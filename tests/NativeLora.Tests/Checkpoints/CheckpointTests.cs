@@ -17,7 +17,7 @@ public class CheckpointTests
         Assert.Equal(104, checkpoint.Tensors.Count);
         Assert.Equal(ElementType.I64, checkpoint.Tensors["embeddings.position_ids"].Type);
         Assert.Equal(103, checkpoint.Tensors.Values.Count(tensor => tensor.Type == ElementType.F16));
-        Assert.Equal([30522L, 384], checkpoint.Find("embeddings.word_embeddings.weight")!.Shape);
+        Assert.Equal(new long[] { 30522, 384 }, checkpoint.Find("embeddings.word_embeddings.weight")!.Shape);
         Assert.Equal(Enumerable.Range(0, 512).Select(i => (float)i), checkpoint.ReadFloat32("embeddings.position_ids"));
         Assert.Null(checkpoint.Find("none"));
         Assert.Throws<InputException>(() => checkpoint.ReadFloat32("none"));

@@ -82,12 +82,14 @@ public class GgufTests
             Assert.Equal(asked == ElementType.F32 ? exact : Nearest(exact), values[i]);
         }
 
-        // The nearest of the two neighbours in bf16, by distance.
+        // The nearest of the two neighbours in bf16, by distance; of two equally near the one with the even last bit.
         static float Nearest(float value)
         {
-            var below = BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits(value) & 0xFFFF0000);
-            var above = BitConverter.UInt32BitsToSingle((BitConverter.SingleToUInt32Bits(value) & 0xFFFF0000) + 0x10000);
-            return Math.Abs(value - below) <= Math.Abs(above - value) ? below : above;
+            var bits = BitConverter.SingleToUInt32Bits(value) & 0xFFFF0000;
+            var below = BitConverter.UInt32BitsToSingle(bits);
+            var above = BitConverter.UInt32BitsToSingle(bits + 0x10000);
+            var (down, up) = (Math.Abs(value - below), Math.Abs(above - value));
+            return down < up || (down == up && (bits & 0x10000) == 0) ? below : above;
         }
     }
 

@@ -52,7 +52,7 @@ public class SafeTensorsTests
         [
             Shared.Path("fixtures", "models", "llama-gqa", "model", "model.safetensors"),
             Shared.Path("fixtures", "models", "bert-cls", "inputs.safetensors"),
-            Shared.Path("fixtures", "text", "bad", "adapter_control", "adapter_model.safetensors"),
+            Shared.Path("fixtures", "combined", "llama-gqa", "b", "adapter_model.safetensors"),
             Shared.Path("fixtures", "gguf_blocks", "quantize.safetensors"),
         ];
         using var folder = new TemporaryFolder();

@@ -33,6 +33,10 @@ public class BadFilesTests
     });
 
     [SharedTheory]
+    [MemberData(nameof(Rows), "gguf")]
+    public void Gguf(string file, string what, string wanted) => Expect(file, what, wanted, path => GgufFile.Open(path).Dispose());
+
+    [SharedTheory]
     [MemberData(nameof(Rows), "config")]
     public void Configs(string file, string what, string wanted) => Expect(file, what, wanted, path =>
     {

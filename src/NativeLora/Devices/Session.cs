@@ -4,6 +4,13 @@ using NativeLora.Graphs;
 
 namespace NativeLora.Devices;
 
+/// <summary>What a run of a session is a part of.</summary>
+/// <param name="InverseCount">1 over the labels that the loss is a mean of; 1 where null.</param>
+/// <param name="AccumulateGradients">Whether parameter gradients are added to those of the runs before.</param>
+/// <param name="Seed">Seed of all dropouts.</param>
+/// <param name="Step">Number of the micro-batch: each draws other random numbers.</param>
+public readonly record struct RunSettings(float? InverseCount = null, bool AccumulateGradients = false, ulong Seed = 0, uint Step = 0);
+
 /// <summary>
 /// A plan with bytes: the arena, the inputs and a bound kernel for each node. The only place that allocates; a step allocates nothing.
 /// </summary>
@@ -122,8 +129,13 @@ public sealed class Session : ITensorAddresses, IDisposable
     }
 
     /// <summary>Runs all nodes over the batch that was loaded.</summary>
-    internal void Run()
+    /// <param name="settings">What this run is a part of.</param>
+    public void Run(in RunSettings settings = default)
     {
+        Step.InverseCount = settings.InverseCount ?? 1;
+        Step.AccumulateGradients = settings.AccumulateGradients;
+        Step.Seed = settings.Seed;
+        Step.Step = settings.Step;
         if (NodeSeconds is null)
         {
             foreach (var kernel in _kernels)

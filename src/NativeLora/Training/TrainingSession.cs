@@ -1,0 +1,107 @@
+using NativeLora.Data;
+using NativeLora.Devices;
+using NativeLora.Graphs;
+using NativeLora.Models;
+
+namespace NativeLora.Training;
+
+/// <summary>AdamW's settings (Loshchilov and Hutter 2017).</summary>
+public sealed record AdamWOptions
+{
+    /// <summary>Decay of the first moment.</summary>
+    public double Beta1 { get; init; } = 0.9;
+
+    /// <summary>Decay of the second moment.</summary>
+    public double Beta2 { get; init; } = 0.999;
+
+    /// <summary>Added to the root of the second moment.</summary>
+    public double Epsilon { get; init; } = 1e-8;
+
+    /// <summary>Decoupled weight decay; biases and norm weights have none.</summary>
+    public double WeightDecay { get; init; }
+
+    /// <summary>Whether a tensor of that name decays: not if it ends in <c>bias</c> or belongs to a norm.</summary>
+    public static bool Decays(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return !name.EndsWith("bias", StringComparison.Ordinal) && !name.Contains("norm", StringComparison.OrdinalIgnoreCase);
+    }
+}
+
+/// <summary>Forward, backward and update over one plan. A step allocates nothing on the managed heap.</summary>
+public sealed class TrainingSession : IDisposable
+{
+    private readonly TrainableModel _model;
+    private readonly OptimizerKernel _optimizer;
+    private readonly Tensor _loss;
+    private readonly float[] _scalar = new float[1];
+
+    /// <summary>Plans, allocates and binds.</summary>
+    /// <param name="model">What is trained.</param>
+    /// <param name="capacity">Largest micro-batch.</param>
+    /// <param name="maxLength">Tokens of the longest sequence.</param>
+    /// <param name="adam">Settings of the optimizer.</param>
+    /// <param name="baseDropout">Whether the base model's own dropouts act.</param>
+    public TrainingSession(TrainableModel model, BatchSize capacity, int maxLength, AdamWOptions adam, bool baseDropout)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(adam);
+        _model = model;
+        var options = new BuildOptions { Head = model.Head, Loss = true, BaseDropout = baseDropout, MaxLength = maxLength };
+        var (graph, _) = model.Build(options, training: true, backward: true);
+        _loss = graph.Loss!;
+        Session = model.NewSession(graph, capacity);
+        var parameters = model.Parameters;
+        parameters.WeightDecay = name => AdamWOptions.Decays(name) ? adam.WeightDecay : 0;
+        (parameters.Beta1, parameters.Beta2, parameters.Epsilon) = (adam.Beta1, adam.Beta2, adam.Epsilon);
+        _optimizer = model.Pretrained.Device.Optimizer(parameters);
+    }
+
+    /// <summary>The plan with its bytes.</summary>
+    public Session Session { get; }
+
+    /// <summary>Updates made so far; set when training is resumed.</summary>
+    public int Updates { get; internal set; }
+
+    /// <summary>Micro-batches run so far: names the dropouts' random numbers.</summary>
+    public uint MicroBatches { get; internal set; }
+
+    /// <summary>Seed of the dropouts.</summary>
+    public ulong Seed { get; set; }
+
+    /// <summary>Labels of a batch that its loss is a mean of.</summary>
+    public int LabelCount(PackedBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        return _model.Head == ModelHead.LanguageModel ? batch.LabelCount : batch.SequenceCount;
+    }
+
+    /// <summary>Forward and backward of one micro-batch.</summary>
+    /// <param name="batch">The micro-batch.</param>
+    /// <param name="inverseCount">1 over the labels of the whole accumulated batch.</param>
+    /// <param name="first">Whether it is the first of the accumulated batch.</param>
+    /// <returns>Its part of the mean loss of the accumulated batch.</returns>
+    public float Accumulate(PackedBatch batch, float inverseCount, bool first)
+    {
+        Session.Load(batch);
+        Session.Run(new RunSettings(inverseCount, !first, Seed, MicroBatches++));
+        Session.Read(_loss, _scalar);
+        return _scalar[0];
+    }
+
+    /// <summary>Clips and updates.</summary>
+    /// <param name="learningRate">Learning rate.</param>
+    /// <param name="maxNorm">Gradients are scaled down to this norm; 0 for no clipping.</param>
+    /// <returns>Norm of the gradients before clipping.</returns>
+    public double Update(double learningRate, double maxNorm)
+    {
+        var norm = _optimizer.GradientNorm();
+        // As torch's clip_grad_norm_: min(1, max / (norm + 1e-6)).
+        var scale = maxNorm > 0 ? MathF.Min(1, (float)maxNorm / ((float)norm + 1e-6f)) : 1;
+        _optimizer.Update(++Updates, learningRate, scale);
+        return norm;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Session.Dispose();
+}

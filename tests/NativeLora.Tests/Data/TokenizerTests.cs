@@ -24,6 +24,7 @@ public class TokenizerTests
     [InlineData("gpt_neox", "data/tokenizers/gpt_neox.hf")]
     [InlineData("mistral-v0.1", "data/tokenizers/mistral01.hf")]
     [InlineData("clip", "data/tokenizers/clip_base.hf")]
+    [InlineData("deberta-v3", "data/tokenizers/deberta-v3")]
     public void Texts_equal_the_goldens(string golden, string folder) =>
         CheckTexts(golden, Tokenizer(folder));
 
@@ -119,6 +120,7 @@ public class TokenizerTests
     [InlineData("bert-base-uncased", "data/tokenizers/bert-base-uncased")]
     [InlineData("minilm-l6", "models/minilm-l6")]
     [InlineData("roberta-base", "data/tokenizers/roberta-base")]
+    [InlineData("deberta-v3", "data/tokenizers/deberta-v3")]
     public void Pairs_equal_the_goldens(string golden, string folder) =>
         CheckPairs(golden, Tokenizer(folder));
 
@@ -128,6 +130,7 @@ public class TokenizerTests
     [InlineData("models/smollm2-135m", 49152, "<|im_end|>", "<|im_start|>", "<|im_end|>")]
     [InlineData("data/tokenizers/llama2.hf", 32000, null, "<s>", "</s>")]
     [InlineData("data/tokenizers/llama2", 32000, null, "<s>", "</s>")]
+    [InlineData("data/tokenizers/deberta-v3", 128001, "[PAD]", "[CLS]", "[SEP]")]
     [InlineData("data/tokenizers/gpt_neox.hf", 50277, "<|padding|>", "<|endoftext|>", "<|endoftext|>")]
     public void Roles_of_special_tokens_are_known(string folder, int size, string? pad, string bos, string eos)
     {
@@ -153,6 +156,7 @@ public class TokenizerTests
     [InlineData("data/tokenizers/roberta-base")]
     [InlineData("data/tokenizers/llama2.hf")]
     [InlineData("data/tokenizers/clip_base.hf")]
+    [InlineData("data/tokenizers/deberta-v3")]
     public void Any_string_can_be_encoded(string folder)
     {
         var tokenizer = Tokenizer(folder);
@@ -226,7 +230,7 @@ public class TokenizerTests
 
     // As SentencePiece itself reads texts: control tokens in them are text.
     private static PipelineTokenizer Pieces(string file) =>
-        new(SentencePieceFile.Load(Shared.Path(file), controlInText: false), new SpecialNames(null, null, null, null, null, null, null));
+        new(SentencePieceTokenizers.Llama(Shared.Path(file), controlInText: false), new SpecialNames(null, null, null, null, null, null, null));
 
     private static void CheckTexts(string golden, ITokenizer tokenizer)
     {

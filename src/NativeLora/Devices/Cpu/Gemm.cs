@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 using NativeLora.Tensors;
 
 namespace NativeLora.Devices.Cpu;
@@ -348,6 +349,8 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
                     var count = Math.Min(DotChunk, depth - k);
                     for (var n = 0; n < columns; n++)
                         GemmPack.Line(b.Transpose(), column + n, from + k, count, widened + (n * DotChunk));
+                    for (var n = 0; n < columns; n++)
+                        Prefetch((byte*)((ushort*)b.Data + at + (n * (nint)b.Stride) + k + DotChunk), DotChunk * sizeof(ushort));
                     for (var i = 0; i < _g.M; i++)
                     {
                         _kernel.Dot4(count, scratch + (i * DotDepth) + k, widened, DotChunk, part);
@@ -359,6 +362,15 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
             for (var i = 0; i < _g.M; i++)
                 FinishDots(sums + (4 * i), alpha, i, column, columns, first);
         }
+    }
+
+    /// <summary>Fetches what comes next while the arithmetic runs. A prefetch of an address that is not ours does no harm.</summary>
+    private static void Prefetch(byte* from, int bytes)
+    {
+        if (!Sse.IsSupported)
+            return;
+        for (var i = 0; i < bytes; i += 64)
+            Sse.Prefetch0(from + i);
     }
 
     private void FinishDots(float* sums, float alpha, int row, int column, int columns, bool first)

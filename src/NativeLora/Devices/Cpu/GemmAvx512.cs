@@ -42,6 +42,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public override void Dot4(nint depth, float* a, float* b, nint stride, float* sums)
     {
         var b0 = b;

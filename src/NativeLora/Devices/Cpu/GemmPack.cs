@@ -44,22 +44,19 @@ internal static unsafe class GemmPack
     public static void Columns(
         in GemmMatrix m, int lane, int lanes, int width, int from, int depth, float factor, float* target)
     {
-        for (var k = 0; k < depth; k++, target += width)
+        var at = ((nint)from * m.Stride) + lane;
+        if (m.Type == ElementType.F32)
         {
-            var at = ((nint)(from + k) * m.Stride) + lane;
-            if (m.Type != ElementType.F32)
-            {
-                Convert16.Widen(m.Type, (ushort*)m.Data + at, target, lanes);
-                if (factor != 1)
-                    Scale(target, target, lanes, factor);
-            }
-            else
-            {
-                Scale((float*)m.Data + at, target, lanes, factor);
-            }
-            for (var i = lanes; i < width; i++)
-                target[i] = 0;
+            Copy((float*)m.Data + at, m.Stride, lanes, width, depth, factor, target);
         }
+        else
+        {
+            for (var k = 0; k < depth; k++)
+                Convert16.Widen(m.Type, (ushort*)m.Data + at + ((nint)k * m.Stride), target + ((nint)k * width), lanes);
+            if (factor != 1)
+                Copy(target, width, lanes, width, depth, factor, target);
+        }
+        Zero(lanes, width, depth, target);
     }
 
     /// <summary>Copies part of one row, as fp32.</summary>
@@ -75,16 +72,45 @@ internal static unsafe class GemmPack
             Convert16.Widen(m.Type, (byte*)m.Data + ((((nint)(from + k) * m.Stride) + row) * size), target + k, 1);
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Scale(float* source, float* target, int count, float factor)
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Copy(float* source, nint stride, int lanes, int width, int depth, float factor, float* target)
     {
-        var i = 0;
-        for (; i <= count - 8; i += 8)
-            (Vector256.Load(source + i) * factor).Store(target + i);
-        for (; i <= count - 4; i += 4)
-            (Vector128.Load(source + i) * factor).Store(target + i);
-        for (; i < count; i++)
-            target[i] = source[i] * factor;
+        var times = Vector256.Create(factor);
+        var lane = 0;
+        for (; lane <= lanes - 16; lane += 16)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+            {
+                (Vector256.Load(s) * times).Store(t);
+                (Vector256.Load(s + 8) * times).Store(t + 8);
+            }
+        }
+        for (; lane <= lanes - 4; lane += 4)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+                (Vector128.Load(s) * times.GetLower()).Store(t);
+        }
+        for (; lane < lanes; lane++)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+                *t = *s * factor;
+        }
+    }
+
+    private static void Zero(int lanes, int width, int depth, float* target)
+    {
+        for (var lane = lanes; lane < width; lane++)
+        {
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, t += width)
+                *t = 0;
+        }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -106,14 +132,10 @@ internal static unsafe class GemmPack
             for (var k = 0; k < depth; k++, t += width)
                 *t = s[k] * factor;
         }
-        for (; lane < width; lane++)
-        {
-            var t = target + lane;
-            for (var k = 0; k < depth; k++, t += width)
-                *t = 0;
-        }
+        Zero(lanes, width, depth, target);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Transpose4(float* s, nint stride, int width, int depth, float factor, float* t)
     {
         var s1 = s + stride;

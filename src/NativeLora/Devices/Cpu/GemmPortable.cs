@@ -19,6 +19,7 @@ internal sealed unsafe class GemmPortable : GemmKernel
         Multiply6x8(tile);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public override void Dot4(nint depth, float* a, float* b, nint stride, float* sums)
     {
         var b0 = b;

@@ -24,7 +24,10 @@ internal static class VerifyCommand
             {
                 if (!Directory.Exists(folder))
                     throw new InputException($"{folder}: there is no such folder");
-                new CaseVerifier(folder, device, report).Run();
+                if (result.GetValue(model) is { } path)
+                    new RunVerifier(path, folder, device, report).Run();
+                else
+                    new CaseVerifier(folder, device, report).Run();
             }
             return report.AllPassed ? 0 : Shell.Failure;
         });

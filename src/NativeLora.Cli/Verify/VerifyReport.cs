@@ -26,15 +26,18 @@ internal sealed class VerifyReport(TextWriter output)
     public void Unsupported(string name, string variant, string reason)
     {
         Count(false);
-        output.WriteLine($"{name} {variant} {reason.ReplaceLineEndings(" ")} - - UNSUPPORTED");
+        output.WriteLine($"{name} {variant} {Word(reason)} - - UNSUPPORTED");
     }
 
     /// <summary>A case that could not be run.</summary>
     public void Error(string name, string variant, string message)
     {
         Count(false);
-        output.WriteLine($"{name} {variant} error:{message.ReplaceLineEndings(" ")} - - FAIL");
+        output.WriteLine($"{name} {variant} error:{Word(message)} - - FAIL");
     }
+
+    /// <summary>A message as one column.</summary>
+    private static string Word(string message) => string.Join('_', message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
 
     private void Count(bool passed)
     {

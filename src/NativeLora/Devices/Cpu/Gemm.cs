@@ -8,7 +8,7 @@ namespace NativeLora.Devices.Cpu;
 /// The matrix product of every linear layer. Operands are packed into panels that caches and registers hold: B (the frozen
 /// weights) once for all threads, A by the worker that needs its rows. The second product extends the depth of the first, so
 /// LoRA's term needs no pass over C of its own. Work is split by tiles of C only and each element sums in order of depth, so
-/// the bits do not depend on the number of threads. One run at a time.
+/// the bits do not depend on the number of threads. One run at a time: within a parallel body each worker needs its own.
 /// </summary>
 internal sealed unsafe class Gemm : IParallelBody, IDisposable
 {
@@ -350,7 +350,7 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
                     for (var n = 0; n < columns; n++)
                         GemmPack.Line(b.Transpose(), column + n, from + k, count, widened + (n * DotChunk));
                     for (var n = 0; n < columns; n++)
-                        Prefetch((byte*)((ushort*)b.Data + at + (n * (nint)b.Stride) + k + DotChunk), DotChunk * sizeof(ushort));
+                        Prefetch((ushort*)b.Data + at + (n * (nint)b.Stride) + k + DotChunk, DotChunk);
                     for (var i = 0; i < _g.M; i++)
                     {
                         _kernel.Dot4(count, scratch + (i * DotDepth) + k, widened, DotChunk, part);
@@ -365,11 +365,11 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
     }
 
     /// <summary>Fetches what comes next while the arithmetic runs. A prefetch of an address that is not ours does no harm.</summary>
-    private static void Prefetch(byte* from, int bytes)
+    private static void Prefetch(ushort* from, int count)
     {
         if (!Sse.IsSupported)
             return;
-        for (var i = 0; i < bytes; i += 64)
+        for (var i = 0; i < count; i += 32)
             Sse.Prefetch0(from + i);
     }
 

@@ -1,3 +1,4 @@
+using NativeLora.Data;
 using System.Globalization;
 
 namespace NativeLora.Selection;

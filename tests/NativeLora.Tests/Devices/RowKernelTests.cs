@@ -1,3 +1,4 @@
+using NativeLora.Models;
 using NativeLora.Devices.Cpu;
 using NativeLora.Tensors;
 
@@ -151,7 +152,7 @@ public unsafe class RowKernelTests
         const int Length = 50;
         using var cos = new Floats(Length * rotaryDim / 2);
         using var sin = new Floats(Length * rotaryDim / 2);
-        RotaryTable.Fill(frequencies, 1.25f, Length, cos.At, sin.At);
+        FillRotary(frequencies, 1.25f, Length, cos.At, sin.At);
         using var positions = Ints.Random(rows, Length, 1);
         using var x = Floats.Random(rows * heads * headDim, 2);
         using var y = new Floats(x.Count);
@@ -189,7 +190,7 @@ public unsafe class RowKernelTests
         var frequencies = RotaryFrequencies.Default(10000, 8);
         using var cos = new Floats(3 * 4);
         using var sin = new Floats(3 * 4);
-        RotaryTable.Fill(frequencies, 1, 3, cos.At, sin.At);
+        FillRotary(frequencies, 1, 3, cos.At, sin.At);
         using var positions = new Ints(2, 1);
         using var wide = Floats.Random(2 * 40, 2);
         var before = wide.Doubles();
@@ -203,6 +204,16 @@ public unsafe class RowKernelTests
             ReferenceRows.Rotary(before[(row * 40 + 16)..(row * 40 + 32)], [positions.Values[row]], 2, 8, frequencies, 1)
                 .CopyTo(expected, row * 40 + 16);
         Check.Near(expected, wide, 1e-6, 1e-6);
+    }
+
+    private static void FillRotary(float[] frequencies, float scale, int positions, float* cos, float* sin)
+    {
+        for (var position = 0; position < positions; position++)
+            foreach (var frequency in frequencies)
+            {
+                *cos++ = (float)Math.Cos(position * frequency) * scale;
+                *sin++ = (float)Math.Sin(position * frequency) * scale;
+            }
     }
 
     [Fact]

@@ -1,4 +1,6 @@
+using System.CommandLine;
 using System.Text.Json;
+using NativeLora.Cli.Commands;
 
 namespace NativeLora.Tests.Training;
 
@@ -37,20 +39,21 @@ public sealed class CommandTests
     }
 
     [Theory]
-    [InlineData("no output folder", "train")]
-    [InlineData("--base-dropout maybe: give on or off", "train", "--output", "{out}", "--base-dropout", "maybe")]
-    [InlineData("give one of them", "train", "--output", "{out}", "--batch-size", "2", "--batch-tokens", "9")]
-    [InlineData("more than one of --layers, --selection and --full", "train", "--output", "{out}", "--layers", "1", "--full")]
-    [InlineData("no learning rate schedule sine", "train", "--output", "{out}", "--schedule", "sine")]
-    [InlineData("number of epochs is 0", "train", "--output", "{out}", "--epochs", "0")]
-    [InlineData("there is no metric f2", "train", "--output", "{out}", "--keep-best", "f2")]
-    public void Bad_usage_is_one_line(string message, string command, params string[] arguments)
+    [InlineData("no output folder")]
+    [InlineData("--base-dropout maybe: give on or off", "--output", "{out}", "--base-dropout", "maybe")]
+    [InlineData("give one of them", "--output", "{out}", "--batch-size", "2", "--batch-tokens", "9")]
+    [InlineData("more than one of --layers, --selection and --full", "--output", "{out}", "--layers", "1", "--full")]
+    [InlineData("no learning rate schedule sine", "--output", "{out}", "--schedule", "sine")]
+    [InlineData("number of epochs is 0", "--output", "{out}", "--epochs", "0")]
+    [InlineData("there is no metric f2", "--output", "{out}", "--keep-best", "f2")]
+    public void Bad_usage_is_named_before_anything_is_written(string message, params string[] arguments)
     {
         using var cli = new CliRun();
-        var (code, _, error) = cli.Run(command, arguments.Select(a => a.Replace("{out}", cli.File("out"), StringComparison.Ordinal)));
-        Assert.Equal(2, code);
-        var line = Assert.Single(error.TrimEnd().Split('\n'), l => l.StartsWith("nativelora:", StringComparison.Ordinal));
-        Assert.Contains(message, line, StringComparison.Ordinal);
+        string[] given = ["--model", cli.File("model"), "--task", "text", "--data", cli.File("data.tsv"), "--dev", cli.File("data.tsv"), "--json",
+            .. arguments.Select(a => a.Replace("{out}", cli.File("out"), StringComparison.Ordinal))];
+        var error = Assert.Throws<InputException>(() => { TrainCommand.Create().Parse(given).Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false }); });
+        Assert.Contains(message, error.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain('\n', error.Message);
         Assert.False(Directory.Exists(cli.File("out")));
     }
 }

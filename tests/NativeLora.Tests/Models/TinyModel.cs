@@ -99,6 +99,8 @@ internal sealed class TinyModel : IDisposable
 
     public static BatchSize Capacity(PackedBatch batch) => new(batch.TokenCapacity, batch.SequenceCapacity, 0);
 
+    public void Dispose() => _folder.Dispose();
+
     private static JsonObject Encoder(string type, int labels)
     {
         var names = new JsonObject();

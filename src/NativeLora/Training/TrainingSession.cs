@@ -73,7 +73,11 @@ public sealed class TrainingSession : IDisposable
     public int LabelCount(PackedBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
-        return _model.Head == ModelHead.LanguageModel ? batch.LabelCount : batch.SequenceCount;
+        if (_model.Head == ModelHead.LanguageModel)
+            return batch.LabelCount;
+        if (_model.Pretrained.Model.Config.NumLabels == 1)
+            return batch.SequenceCount;
+        return batch.SequenceCount - batch.ClassLabels.AsSpan(0, batch.SequenceCount).Count(InstructionPrompt.IgnoredLabel);
     }
 
     /// <summary>Forward and backward of one micro-batch.</summary>

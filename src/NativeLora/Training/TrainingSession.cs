@@ -2,6 +2,7 @@ using NativeLora.Data;
 using NativeLora.Devices;
 using NativeLora.Graphs;
 using NativeLora.Models;
+using NativeLora.Ops;
 
 namespace NativeLora.Training;
 
@@ -75,7 +76,7 @@ public sealed class TrainingSession : IDisposable
         ArgumentNullException.ThrowIfNull(batch);
         if (_model.Head == ModelHead.LanguageModel)
             return batch.LabelCount;
-        if (_model.Pretrained.Model.Config.NumLabels == 1)
+        if (_loss.Producer!.Op is SquaredErrorOp)
             return batch.SequenceCount;
         return batch.SequenceCount - batch.ClassLabels.AsSpan(0, batch.SequenceCount).Count(InstructionPrompt.IgnoredLabel);
     }

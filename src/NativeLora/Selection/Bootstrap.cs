@@ -1,5 +1,5 @@
-using NativeLora.Data;
 using System.Numerics.Tensors;
+using NativeLora.Data;
 
 namespace NativeLora.Selection;
 

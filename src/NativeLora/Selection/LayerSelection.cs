@@ -1,5 +1,5 @@
-using NativeLora.Data;
 using System.Globalization;
+using NativeLora.Data;
 
 namespace NativeLora.Selection;
 

@@ -1,5 +1,5 @@
-using NativeLora.Models;
 using NativeLora.Devices.Cpu;
+using NativeLora.Models;
 using NativeLora.Tensors;
 
 namespace NativeLora.Tests.Devices;
@@ -83,7 +83,8 @@ public unsafe class RowKernelTests
         using var y = new Floats(8);
         var kernel = new EmbeddingForward(threads, 8)
         {
-            First = new() { Ids = ids.At, Table = y.At, Type = ElementType.I32 }, Output = y.At,
+            First = new() { Ids = ids.At, Table = y.At, Type = ElementType.I32 },
+            Output = y.At,
         };
         Assert.Throws<InvalidOperationException>(() => kernel.Execute(1));
     }
@@ -103,7 +104,11 @@ public unsafe class RowKernelTests
             expected[ids.Values[i / columns] * columns + i % columns] += 0.5 * dy.At[i];
         var kernel = new EmbeddingBackward(threads, columns, Entries)
         {
-            Ids = ids.At, Gradient = dy.At, TableGradient = dt.At, Scale = 0.5f, Accumulate = true,
+            Ids = ids.At,
+            Gradient = dy.At,
+            TableGradient = dt.At,
+            Scale = 0.5f,
+            Accumulate = true,
         };
         kernel.Execute(Rows);
         Check.Near(before.Zip(expected, (a, b) => a + b).ToArray(), dt, 2e-6, 2e-6);
@@ -159,7 +164,11 @@ public unsafe class RowKernelTests
         using var dx = new Floats(x.Count);
         var kernel = new Rotary(threads, heads, headDim, rotaryDim)
         {
-            Input = x.At, Output = y.At, Positions = positions.At, Cos = cos.At, Sin = sin.At,
+            Input = x.At,
+            Output = y.At,
+            Positions = positions.At,
+            Cos = cos.At,
+            Sin = sin.At,
         };
         kernel.Execute(rows);
         Check.Near(ReferenceRows.Rotary(x.Doubles(), positions.Values, heads, headDim, frequencies, 1.25), y, 1e-6, 1e-6);
@@ -196,8 +205,13 @@ public unsafe class RowKernelTests
         var before = wide.Doubles();
         new Rotary(threads, 2, 8, 8)
         {
-            Input = wide.At + 16, Output = wide.At + 16, InputStride = 40, OutputStride = 40,
-            Positions = positions.At, Cos = cos.At, Sin = sin.At,
+            Input = wide.At + 16,
+            Output = wide.At + 16,
+            InputStride = 40,
+            OutputStride = 40,
+            Positions = positions.At,
+            Cos = cos.At,
+            Sin = sin.At,
         }.Execute(2);
         var expected = (double[])before.Clone();
         for (var row = 0; row < 2; row++)
@@ -293,7 +307,10 @@ public unsafe class RowKernelTests
 
             var kernel = new MeanRowsBackward(threads, columns)
             {
-                Gradient = dy.At, CuSeqlens = starts.At, Visible = mask, InputGradient = dx.At,
+                Gradient = dy.At,
+                CuSeqlens = starts.At,
+                Visible = mask,
+                InputGradient = dx.At,
             };
             kernel.Execute(5);
             var expected = columns > 100

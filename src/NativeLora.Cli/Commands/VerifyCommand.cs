@@ -1,4 +1,6 @@
 using System.CommandLine;
+using NativeLora.Cli.Verify;
+using NativeLora.Devices.Cpu;
 
 namespace NativeLora.Cli.Commands;
 
@@ -14,7 +16,21 @@ internal static class VerifyCommand
         {
             folders, model, threads,
         };
-        command.SetAction(result => 0);
+        command.SetAction(result =>
+        {
+            using var device = new CpuDevice(result.GetValue(threads));
+            var report = new VerifyReport(Console.Out);
+            foreach (var folder in result.GetValue(folders)!)
+            {
+                if (!Directory.Exists(folder))
+                    throw new InputException($"{folder}: there is no such folder");
+                if (result.GetValue(model) is { } path)
+                    new RunVerifier(path, folder, device, report).Run();
+                else
+                    new CaseVerifier(folder, device, report).Run();
+            }
+            return report.AllPassed ? 0 : Shell.Failure;
+        });
         return command;
     }
 }

@@ -1,3 +1,4 @@
+using NativeLora.Data;
 namespace NativeLora.Adapters;
 
 /// <summary>
@@ -32,7 +33,7 @@ public static class AdapterInitializer
             if (!tensor.IsTrained)
                 continue;
             var values = new float[tensor.Shape.Aggregate(1, (product, size) => checked(product * size))];
-            var random = new SplitMix(seed, tensor.Key);
+            var random = SplitMix64.Named(seed, tensor.Key);
             if (tensor.Role is AdapterRole.SavedWeight or AdapterRole.SavedBias or AdapterRole.Bias)
                 FromBase(tensor, values, random, baseTensor, headDeviation, fresh);
             else
@@ -42,24 +43,24 @@ public static class AdapterInitializer
         return (weights, fresh);
     }
 
-    private static void Fill(AdapterTensorInfo tensor, float[] values, SplitMix random, string init)
+    private static void Fill(AdapterTensorInfo tensor, float[] values, SplitMix64 random, string init)
     {
         switch (tensor.Role, init)
         {
             case (AdapterRole.LoraA, "gaussian"):
-                random.Normal(values, 1.0 / tensor.Shape[0]);
+                Normal(random, values, 1.0 / tensor.Shape[0]);
                 break;
             case (AdapterRole.LoraA, _) or (AdapterRole.LoraB, "false"):
-                random.Uniform(values, 1 / Math.Sqrt(tensor.Shape[1]));
+                Uniform(random, values, 1 / Math.Sqrt(tensor.Shape[1]));
                 break;
             case (AdapterRole.EmbeddingB, _) or (AdapterRole.EmbeddingA, "false"):
-                random.Normal(values, 1);
+                Normal(random, values, 1);
                 break;
         }
     }
 
     private static void FromBase(
-        AdapterTensorInfo tensor, float[] values, SplitMix random, Func<string, float[]?> baseTensor, double headDeviation, List<string> fresh)
+        AdapterTensorInfo tensor, float[] values, SplitMix64 random, Func<string, float[]?> baseTensor, double headDeviation, List<string> fresh)
     {
         var name = tensor.Module.Name + (tensor.Role == AdapterRole.SavedWeight ? ".weight" : ".bias");
         if (baseTensor(name) is { } given)
@@ -75,52 +76,18 @@ public static class AdapterInitializer
         if (tensor.Module.Kind == ModuleKind.Norm)
             Array.Fill(values, 1f);
         else
-            random.Normal(values, headDeviation);
+            Normal(random, values, headDeviation);
     }
 
-    /// <summary>SplitMix64 (Steele, Lea, Flood 2014), seeded by the seed plus the FNV-1a hash of the tensor's key.</summary>
-    private sealed class SplitMix
+    private static void Uniform(SplitMix64 random, float[] values, double bound)
     {
-        private ulong state;
+        for (var i = 0; i < values.Length; i++)
+            values[i] = (float)(((2 * random.NextDouble()) - 1) * bound);
+    }
 
-        public SplitMix(ulong seed, string key)
-        {
-            var hash = 0xCBF29CE484222325ul;
-            foreach (var c in key)
-                hash = (hash ^ c) * 0x100000001B3ul;
-            state = hash;
-            // Mixed twice, so that seeds that differ by one give unrelated streams.
-            state = Next() ^ seed;
-            state = Next();
-        }
-
-        public void Uniform(float[] values, double bound)
-        {
-            for (var i = 0; i < values.Length; i++)
-                values[i] = (float)(((2 * Unit()) - 1) * bound);
-        }
-
-        // Box and Muller's method; 1 - u keeps the logarithm's argument above 0.
-        public void Normal(float[] values, double deviation)
-        {
-            for (var i = 0; i < values.Length; i += 2)
-            {
-                var radius = deviation * Math.Sqrt(-2 * Math.Log(1 - Unit()));
-                var (sin, cos) = Math.SinCos(2 * Math.PI * Unit());
-                values[i] = (float)(radius * cos);
-                if (i + 1 < values.Length)
-                    values[i + 1] = (float)(radius * sin);
-            }
-        }
-
-        private double Unit() => (Next() >> 11) * (1.0 / (1ul << 53));
-
-        private ulong Next()
-        {
-            var z = state += 0x9E3779B97F4A7C15ul;
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ul;
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EBul;
-            return z ^ (z >> 31);
-        }
+    private static void Normal(SplitMix64 random, float[] values, double deviation)
+    {
+        for (var i = 0; i < values.Length; i++)
+            values[i] = (float)(deviation * random.NextGaussian());
     }
 }

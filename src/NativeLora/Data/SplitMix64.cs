@@ -9,6 +9,14 @@ public sealed class SplitMix64
     /// <summary>Starts at a seed; any value will do.</summary>
     public SplitMix64(ulong seed) => State = seed;
 
+    /// <summary>The numbers 0 to <paramref name="count"/> - 1 in random order (Fisher and Yates).</summary>
+    public int[] Permutation(int count)
+    {
+        var order = Enumerable.Range(0, count).ToArray();
+        Shuffle<int>(order);
+        return order;
+    }
+
     /// <summary>A generator of its own for a name: the seed plus the FNV-1a hash of the name.</summary>
     public static SplitMix64 Named(ulong seed, string name)
     {

@@ -52,7 +52,7 @@ public sealed class Llama : Model
 
     private protected override Tensor? Append(Graph g, BuildOptions options, Action<Tensor> state)
     {
-        var rope = g.RotaryTable("rotary", RotaryFrequencies.InverseFrequencies(Config.Rope(), _headDim, Config), options.MaxLength);
+        var rope = g.RotaryTable("rotary", RotaryFrequencies.Of(Config.Rope(), _headDim, Config), options.MaxLength);
         var x = g.Embedding(HiddenSize, 1, ("model.embed_tokens", g.TokenIds, VocabularySize));
         for (var l = 0; l < Layers; l++)
         {

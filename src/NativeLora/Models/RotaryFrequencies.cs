@@ -2,40 +2,67 @@ using NativeLora.Checkpoints;
 
 namespace NativeLora.Models;
 
-/// <summary>Angles of position 1, as transformers computes them in fp32.</summary>
+/// <summary>Inverse frequencies of rotary embeddings, in fp32 step by step as transformers computes them.</summary>
 internal static class RotaryFrequencies
 {
-    /// <summary>1 / θ^(2i/d), scaled as the config says: default, linear or llama3.</summary>
+    /// <summary>The frequencies that a config asks for.</summary>
     /// <exception cref="InputException">The kind of scaling is not supported.</exception>
-    public static float[] InverseFrequencies(RopeParameters rope, int headDim, HfConfig config)
+    public static float[] Of(RopeParameters rope, int dim, HfConfig config)
     {
         if (rope.PartialRotaryFactor != 1)
             throw config.Fail("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, supported is 1");
-        var frequencies = new float[headDim / 2];
-        for (var i = 0; i < frequencies.Length; i++)
+        return rope.Type switch
         {
-            var plain = 1f / MathF.Pow((float)rope.Theta, 2f * i / headDim);
-            frequencies[i] = rope.Type switch
-            {
-                "default" => plain,
-                "linear" => plain / (float)rope.Factor,
-                "llama3" => Llama3(plain, rope),
-                _ => throw config.Fail("rope_type", $"is \"{rope.Type}\", supported are default, linear, llama3"),
-            };
-        }
-        return frequencies;
+            "default" => Default(rope.Theta, dim),
+            "linear" => Linear(rope.Theta, dim, rope.Factor),
+            "llama3" => Llama3(rope.Theta, dim, rope.Factor, rope.LowFreqFactor, rope.HighFreqFactor, rope.OriginalMaxPositionEmbeddings),
+            _ => throw config.Fail("rope_type", $"is \"{rope.Type}\", supported are default, linear, llama3"),
+        };
     }
 
-    /// <summary>Long wavelengths are divided by the factor, short ones kept, those between blended.</summary>
-    private static float Llama3(float frequency, RopeParameters rope)
+    /// <summary>1 / theta^(2i / dim) for i below dim / 2.</summary>
+    public static float[] Default(double theta, int dim)
     {
-        var wavelength = 2 * MathF.PI / frequency;
-        float old = rope.OriginalMaxPositionEmbeddings, low = (float)rope.LowFreqFactor, high = (float)rope.HighFreqFactor;
-        if (wavelength > old / low)
-            return frequency / (float)rope.Factor;
-        if (wavelength < old / high)
-            return frequency;
-        var smooth = (old / wavelength - low) / (high - low);
-        return (1 - smooth) * frequency / (float)rope.Factor + smooth * frequency;
+        var result = new float[dim / 2];
+        for (var i = 0; i < result.Length; i++)
+        {
+            var exponent = 2 * i / (float)dim;
+            result[i] = 1f / (float)Math.Pow((float)theta, exponent);
+        }
+        return result;
+    }
+
+    /// <summary>Linear scaling: all frequencies divided by the factor.</summary>
+    public static float[] Linear(double theta, int dim, double factor)
+    {
+        var result = Default(theta, dim);
+        for (var i = 0; i < result.Length; i++)
+            result[i] /= (float)factor;
+        return result;
+    }
+
+    /// <summary>Llama 3: long waves divided by the factor, short ones kept, a smooth passage between.</summary>
+    public static float[] Llama3(
+        double theta, int dim, double factor, double lowFreqFactor, double highFreqFactor, int originalMaxPositionEmbeddings)
+    {
+        var lowWavelength = (float)(originalMaxPositionEmbeddings / lowFreqFactor);
+        var highWavelength = (float)(originalMaxPositionEmbeddings / highFreqFactor);
+        var result = Default(theta, dim);
+        for (var i = 0; i < result.Length; i++)
+        {
+            // torch divides a number by a tensor as number · (1 / tensor).
+            var wavelength = 1f / result[i] * (float)(2 * Math.PI);
+            if (wavelength > lowWavelength)
+            {
+                result[i] /= (float)factor;
+            }
+            else if (wavelength >= highWavelength)
+            {
+                var smooth = 1f / wavelength * originalMaxPositionEmbeddings - (float)lowFreqFactor;
+                smooth /= (float)(highFreqFactor - lowFreqFactor);
+                result[i] = (1f - smooth) * result[i] / (float)factor + smooth * result[i];
+            }
+        }
+        return result;
     }
 }

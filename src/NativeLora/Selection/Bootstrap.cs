@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using NativeLora.Data;
 
 namespace NativeLora.Selection;
 
@@ -68,8 +69,8 @@ public sealed class Bootstrap
         if (features[0].Rows < 4)
             throw new InputException($"{features[0].Rows} samples are too few to resample: give at least 4");
         var random = new SplitMix64(seed);
-        var subset = Subset(features[0].Rows, ref random);
-        var scores = Score(features, subset, Draw(subset?.Length ?? features[0].Rows, resamples, ref random));
+        var subset = Subset(features[0].Rows, random);
+        var scores = Score(features, subset, Draw(subset?.Length ?? features[0].Rows, resamples, random));
 
         var layers = features.Count - 1;
         var times = new int[layers];
@@ -99,16 +100,16 @@ public sealed class Bootstrap
     }
 
     /// <summary>The samples to work on, ascending; null for all.</summary>
-    internal static int[]? Subset(int samples, ref SplitMix64 random) =>
+    internal static int[]? Subset(int samples, SplitMix64 random) =>
         samples <= MostSamples ? null : [.. random.Permutation(samples).Take(MostSamples).Order()];
 
     /// <summary>For each resample, how often each sample is in it: [samples, resamples].</summary>
-    internal static double[] Draw(int samples, int resamples, ref SplitMix64 random)
+    internal static double[] Draw(int samples, int resamples, SplitMix64 random)
     {
         var counts = new double[checked(samples * resamples)];
         for (var b = 0; b < resamples; b++)
             for (var i = 0; i < samples; i++)
-                counts[random.Below(samples) * resamples + b]++;
+                counts[random.NextInt32(samples) * resamples + b]++;
         return counts;
     }
 

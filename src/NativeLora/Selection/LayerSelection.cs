@@ -1,4 +1,5 @@
 using System.Globalization;
+using NativeLora.Data;
 
 namespace NativeLora.Selection;
 

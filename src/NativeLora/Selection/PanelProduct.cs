@@ -12,7 +12,10 @@ internal sealed class PaddedMatrix
         Rows = rows;
         Columns = columns;
         Stride = PanelProduct.RoundUp(columns, PanelProduct.TileColumns);
-        Values = new double[(long)PanelProduct.RoundUp(rows, PanelProduct.TileColumns) * Stride];
+        var size = (long)PanelProduct.RoundUp(rows, PanelProduct.TileColumns) * Stride;
+        if (size > Array.MaxLength)
+            throw new InputException($"a matrix of {rows} by {columns} is too large to hold: compare fewer samples, or use the covariance form");
+        Values = new double[size];
     }
 
     public int Rows { get; }

@@ -89,17 +89,26 @@ public sealed class TrainingSession : IDisposable
         return _scalar[0];
     }
 
+    /// <summary>Norm of the gradients.</summary>
+    public double GradientNorm() => _optimizer.GradientNorm();
+
     /// <summary>Clips and updates.</summary>
     /// <param name="learningRate">Learning rate.</param>
     /// <param name="maxNorm">Gradients are scaled down to this norm; 0 for no clipping.</param>
     /// <returns>Norm of the gradients before clipping.</returns>
     public double Update(double learningRate, double maxNorm)
     {
-        var norm = _optimizer.GradientNorm();
+        var norm = GradientNorm();
+        Update(learningRate, norm, maxNorm);
+        return norm;
+    }
+
+    /// <summary>Clips gradients whose norm is known, and updates.</summary>
+    public void Update(double learningRate, double norm, double maxNorm)
+    {
         // As torch's clip_grad_norm_: min(1, max / (norm + 1e-6)).
         var scale = maxNorm > 0 ? MathF.Min(1, (float)maxNorm / ((float)norm + 1e-6f)) : 1;
         _optimizer.Update(++Updates, learningRate, scale);
-        return norm;
     }
 
     /// <inheritdoc/>

@@ -51,6 +51,19 @@ public class TokenizerFileTests
         Open(Bpe.Replace("\"a b\", \"ab a\"", "", StringComparison.Ordinal), "model.ignore_merges", "true").Encode("ab"));
 
     [Fact]
+    public void Unigram_takes_the_likeliest_path()
+    {
+        const string model = """
+            {"type": "Unigram", "unk_id": 0, "vocab": [["?", 0], ["a", -2], ["b", -2], ["ab", -3], ["ba", -2.5], ["<0xC3>", 0], ["<0xA9>", 0]]}
+            """;
+        var tokenizer = Open(Bpe.Replace("\"id\": 5", "\"id\": 9", StringComparison.Ordinal), "model", model);
+        Assert.Equal([1, 4, 4], tokenizer.Encode("ababa"));
+        Assert.Equal([3, 0, 9, 1], tokenizer.Encode("ab\u00E9\U0001F600<x>a"));
+        Assert.Equal([3, 5, 6], Open(Bpe.Replace("\"id\": 5", "\"id\": 9", StringComparison.Ordinal), "model",
+            model.Replace("\"unk_id\"", "\"byte_fallback\": true, \"unk_id\"", StringComparison.Ordinal)).Encode("ab\u00E9"));
+    }
+
+    [Fact]
     public void WordPiece_knows_pairs_and_long_words()
     {
         var tokenizer = Open(WordPiece);
@@ -130,7 +143,10 @@ public class TokenizerFileTests
 
     [Theory]
     [InlineData("model", "null", "'model' is missing")]
-    [InlineData("model.type", "\"Unigram\"", "not supported")]
+    [InlineData("model.type", "\"WordLevel\"", "not supported")]
+    [InlineData("model", """{"type": "Unigram", "vocab": [["a"]], "unk_id": 0}""", "a token and its score")]
+    [InlineData("model", """{"type": "Unigram", "vocab": [["a", 0.5]], "unk_id": 1}""", "unk_id 1")]
+    [InlineData("model", """{"type": "Unigram", "vocab": [["a", "x"]], "unk_id": 0}""", "should be a number")]
     [InlineData("model.type", "3", "should be a string")]
     [InlineData("model.vocab", "null", "'vocab' is missing")]
     [InlineData("model.vocab", "{}", "no token")]
@@ -153,7 +169,9 @@ public class TokenizerFileTests
     [InlineData("added_tokens", """[{"id": 9, "content": "a"}]""", "but 1 in the vocabulary")]
     [InlineData("added_tokens", """[{"id": 9, "content": "z"}, {"id": 9, "content": "y"}]""", "stands twice")]
     [InlineData("added_tokens", """[{"id": 2147483647, "content": "z"}]""", "outside")]
-    [InlineData("normalizer", """{"type": "Precompiled"}""", "'Precompiled' is not supported")]
+    [InlineData("normalizer", """{"type": "Nmt"}""", "'Nmt' is not supported")]
+    [InlineData("normalizer", """{"type": "Precompiled", "precompiled_charsmap": "!"}""", "base 64")]
+    [InlineData("normalizer", """{"type": "Precompiled", "precompiled_charsmap": "////fwAAAAA="}""", "damaged")]
     [InlineData("normalizer", "{}", "'type' is missing")]
     [InlineData("normalizer", """{"type": "Replace", "pattern": {"Regex": "("}, "content": ""}""", "pattern.Regex")]
     [InlineData("normalizer", """{"type": "Replace", "pattern": {"String": ""}, "content": ""}""", "empty")]
@@ -210,7 +228,7 @@ public class TokenizerFileTests
     {
         using var folder = new TokenizerFolder();
         var error = Assert.Throws<InputException>(() => TokenizerLoader.FromFolder(folder.Path));
-        foreach (var name in new[] { "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt" })
+        foreach (var name in new[] { "tokenizer.json", "tokenizer.model", "spm.model", "vocab.json", "merges.txt", "vocab.txt" })
             Assert.Contains(name, error.Message, StringComparison.Ordinal);
         Assert.Throws<InputException>(() => TokenizerLoader.FromFolder(folder.File("none")));
     }

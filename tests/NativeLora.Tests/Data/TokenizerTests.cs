@@ -24,6 +24,7 @@ public class TokenizerTests
     [InlineData("gpt_neox", "data/tokenizers/gpt_neox.hf")]
     [InlineData("mistral-v0.1", "data/tokenizers/mistral01.hf")]
     [InlineData("clip", "data/tokenizers/clip_base.hf")]
+    [InlineData("deberta-v3", "data/tokenizers/deberta-v3")]
     public void Texts_equal_the_goldens(string golden, string folder) =>
         CheckTexts(golden, Tokenizer(folder));
 
@@ -62,16 +63,64 @@ public class TokenizerTests
 
     /// <summary>Its golden is SentencePiece itself, which takes control tokens in a text as text.</summary>
     [SharedFact]
-    public void Mistral_v03_pieces_equal_the_goldens()
+    public void Mistral_v03_pieces_equal_the_goldens() =>
+        CheckTexts("mistral-v0.3", Pieces("data/tokenizers/mistral-7b-v0.3/tokenizer.model.v3"));
+
+    /// <summary>Vectors of another project: characters of all scripts in random order.</summary>
+    [SharedTheory]
+    [InlineData("tokenizers", "gpt2", "data/tokenizers/gpt2.hf")]
+    [InlineData("tokenizers", "gpt_neox", "data/tokenizers/gpt_neox.hf")]
+    [InlineData("tokenizers", "llama2", "data/tokenizers/llama2.hf")]
+    [InlineData("tokenizers", "mistral01", "data/tokenizers/mistral01.hf")]
+    [InlineData("tokenizers", "clip_base", "data/tokenizers/clip_base.hf")]
+    [InlineData("sentencepiece", "llama2", "data/tokenizers/llama2/tokenizer.model")]
+    [InlineData("sentencepiece", "mistral01", "data/tokenizers/mistral-7b-v0.1/tokenizer.model")]
+    [InlineData("sentencepiece", "mistral03", "data/tokenizers/mistral-7b-v0.3/tokenizer.model.v3")]
+    public void Mixed_scripts_equal_the_vectors(string kind, string name, string path)
     {
-        var parts = SentencePieceFile.Load(Shared.Path("data/tokenizers/mistral-7b-v0.3/tokenizer.model.v3"), controlInText: false);
-        CheckTexts("mistral-v0.3", new PipelineTokenizer(parts, new SpecialNames(null, null, null, null, null, null, null)));
+        var tokenizer = kind == "sentencepiece" ? Pieces(path) : Tokenizer(path);
+        var vectors = Shared.Path("data/tokenizers/kitoken_golden");
+        foreach (var size in new[] { "small", "mixed", "utf8" })
+        {
+            var text = File.ReadAllText(Path.Combine(vectors, size + "_input.txt"));
+            var inputs = size == "utf8" ? [text] : text.TrimEnd('\n').Split('\n');
+            var wanted = File.ReadAllText(Path.Combine(vectors, kind, $"{size}_tokens_{name}.txt")).TrimEnd('\n').Split('\n');
+            Assert.Equal(inputs.Length, wanted.Length);
+            for (var i = 0; i < inputs.Length; i++)
+            {
+                var input = inputs[i].Replace("\\n", "\n", StringComparison.Ordinal).Replace("\\r", "\r", StringComparison.Ordinal)
+                    .Replace("\\t", "\t", StringComparison.Ordinal).Replace("\\s", " ", StringComparison.Ordinal);
+                var ids = wanted[i].Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).Select(int.Parse);
+                Assert.True(ids.SequenceEqual(tokenizer.Encode(input, addSpecialTokens: false)), $"{size} case {i} differs");
+            }
+        }
+    }
+
+    /// <summary>Vectors of llama.cpp.</summary>
+    [SharedTheory]
+    [InlineData("ggml-vocab-bert-bge", "data/tokenizers/bert-base-uncased")]
+    [InlineData("ggml-vocab-roberta-bpe", "data/tokenizers/roberta-base")]
+    [InlineData("ggml-vocab-gpt-2", "data/tokenizers/gpt2")]
+    [InlineData("ggml-vocab-llama-spm", "data/tokenizers/llama2")]
+    public void Odd_texts_equal_the_vectors(string name, string folder)
+    {
+        var tokenizer = Tokenizer(folder);
+        var vectors = Shared.Path("data/tokenizers/llamacpp_vocab", name + ".gguf");
+        var inputs = File.ReadAllText(vectors + ".inp").Split("\n__ggml_vocab_test__\n");
+        var wanted = File.ReadAllText(vectors + ".out").Split('\n');
+        for (var i = 0; i < inputs.Length - 1; i++)
+        {
+            var ids = wanted[i].Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse);
+            Assert.True(ids.SequenceEqual(tokenizer.Encode(inputs[i], addSpecialTokens: false)), $"case {i} differs: '{inputs[i]}'");
+        }
+        Assert.True(inputs.Length > 40);
     }
 
     [SharedTheory]
     [InlineData("bert-base-uncased", "data/tokenizers/bert-base-uncased")]
     [InlineData("minilm-l6", "models/minilm-l6")]
     [InlineData("roberta-base", "data/tokenizers/roberta-base")]
+    [InlineData("deberta-v3", "data/tokenizers/deberta-v3")]
     public void Pairs_equal_the_goldens(string golden, string folder) =>
         CheckPairs(golden, Tokenizer(folder));
 
@@ -81,6 +130,7 @@ public class TokenizerTests
     [InlineData("models/smollm2-135m", 49152, "<|im_end|>", "<|im_start|>", "<|im_end|>")]
     [InlineData("data/tokenizers/llama2.hf", 32000, null, "<s>", "</s>")]
     [InlineData("data/tokenizers/llama2", 32000, null, "<s>", "</s>")]
+    [InlineData("data/tokenizers/deberta-v3", 128001, "[PAD]", "[CLS]", "[SEP]")]
     [InlineData("data/tokenizers/gpt_neox.hf", 50277, "<|padding|>", "<|endoftext|>", "<|endoftext|>")]
     public void Roles_of_special_tokens_are_known(string folder, int size, string? pad, string bos, string eos)
     {
@@ -106,6 +156,7 @@ public class TokenizerTests
     [InlineData("data/tokenizers/roberta-base")]
     [InlineData("data/tokenizers/llama2.hf")]
     [InlineData("data/tokenizers/clip_base.hf")]
+    [InlineData("data/tokenizers/deberta-v3")]
     public void Any_string_can_be_encoded(string folder)
     {
         var tokenizer = Tokenizer(folder);
@@ -176,6 +227,10 @@ public class TokenizerTests
     // Loading takes longer than most of what is tested.
     private static ITokenizer Tokenizer(string folder) =>
         Opened.GetOrAdd(folder, _ => new Lazy<ITokenizer>(() => TokenizerLoader.FromFolder(Shared.Path(folder)))).Value;
+
+    // As SentencePiece itself reads texts: control tokens in them are text.
+    private static PipelineTokenizer Pieces(string file) =>
+        new(SentencePieceTokenizers.Llama(Shared.Path(file), controlInText: false), new SpecialNames(null, null, null, null, null, null, null));
 
     private static void CheckTexts(string golden, ITokenizer tokenizer)
     {

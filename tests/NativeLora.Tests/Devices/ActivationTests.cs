@@ -112,14 +112,25 @@ public unsafe class ActivationTests
         var expected = Check.Gradient(Forward, wide.Doubles(), dy.Doubles());
         new GatedForward<Silu>(threads, Columns)
         {
-            Gate = wide.At, Up = wide.At + Columns, GateStride = 2 * Columns, UpStride = 2 * Columns, Output = y.At,
+            Gate = wide.At,
+            Up = wide.At + Columns,
+            GateStride = 2 * Columns,
+            UpStride = 2 * Columns,
+            Output = y.At,
         }.Execute(Rows);
         Check.Near(Forward(wide.Doubles()), y, 1e-6, 1e-6);
         new GatedBackward<Silu>(threads, Columns)
         {
-            Gate = wide.At, Up = wide.At + Columns, GateStride = 2 * Columns, UpStride = 2 * Columns,
-            Gradient = dy.At, GateGradient = wide.At, UpGradient = wide.At + Columns,
-            GateGradientStride = 2 * Columns, UpGradientStride = 2 * Columns, Output = again.At,
+            Gate = wide.At,
+            Up = wide.At + Columns,
+            GateStride = 2 * Columns,
+            UpStride = 2 * Columns,
+            Gradient = dy.At,
+            GateGradient = wide.At,
+            UpGradient = wide.At + Columns,
+            GateGradientStride = 2 * Columns,
+            UpGradientStride = 2 * Columns,
+            Output = again.At,
         }.Execute(Rows);
         Check.Near(expected, wide, 1e-6, 1e-6);
         Assert.Equal(y.Bits(), again.Bits());
@@ -142,7 +153,11 @@ public unsafe class ActivationTests
 
             var kernel = new GatedBackward<T>(threads, columns)
             {
-                Gate = gate.At, Up = up.At, Gradient = dy.At, GateGradient = dgate.At, UpGradient = dup.At,
+                Gate = gate.At,
+                Up = up.At,
+                Gradient = dy.At,
+                GateGradient = dgate.At,
+                UpGradient = dup.At,
             };
             kernel.Execute(rows);
             var slopes = Slopes(f, gate, dy);

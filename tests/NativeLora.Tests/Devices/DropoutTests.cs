@@ -14,7 +14,12 @@ public unsafe class DropoutTests
             using var y = new Floats(x.Count);
             var kernel = new Dropout(threads, columns)
             {
-                Input = x.At, Output = y.At, Probability = 0.1f, Seed = 42, Stream = 3, Step = 9,
+                Input = x.At,
+                Output = y.At,
+                Probability = 0.1f,
+                Seed = 42,
+                Stream = 3,
+                Step = 9,
             };
             kernel.Execute(rows);
             var threshold = Philox.Threshold(0.1f);
@@ -63,7 +68,12 @@ public unsafe class DropoutTests
             using var y = new Floats(1000);
             new Dropout(threads, 1000)
             {
-                Input = x.At, Output = y.At, Probability = 0.5f, Seed = (ulong)seed, Stream = (uint)stream, Step = (uint)step,
+                Input = x.At,
+                Output = y.At,
+                Probability = 0.5f,
+                Seed = (ulong)seed,
+                Stream = (uint)stream,
+                Step = (uint)step,
             }.Execute(1);
             seen.Add(string.Join(',', y.Bits()));
         }

@@ -20,12 +20,18 @@ internal sealed unsafe class GemmCase
         _random = new Random(seed);
         _args = new GemmArgs
         {
-            M = m, N = n, K = k, K2 = k2, Alpha = alpha, Alpha2 = alpha2,
+            M = m,
+            N = n,
+            K = k,
+            K2 = k2,
+            Alpha = alpha,
+            Alpha2 = alpha2,
             A = Matrix(m, k, (flags & 1) != 0, a, pad),
             B = Matrix(k, n, (flags & 2) != 0, b, pad),
             A2 = Matrix(m, k2, (flags & 4) != 0, ElementType.F32, pad),
             B2 = Matrix(k2, n, (flags & 8) != 0, ElementType.F32, pad),
-            CStride = n + pad, AddendStride = n + pad,
+            CStride = n + pad,
+            AddendStride = n + pad,
         };
         _c = Pinned<float>((m * (n + pad)) + 1);
         Array.Fill(_c, Guard);

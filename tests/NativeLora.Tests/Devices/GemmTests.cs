@@ -39,7 +39,7 @@ public sealed class GemmTests : IDisposable
     // Sizes around the blocking: rows of a block, depth of a block, columns of a block, few rows, few columns, much depth.
     [Theory]
     [InlineData(193, 131, 257, 8)]
-    [InlineData(192, 96, 256, 0)]
+    [InlineData(96, 96, 384, 0)]
     [InlineData(401, 64, 512, 16)]
     [InlineData(250, 2085, 140, 4)]
     [InlineData(8, 768, 2000, 0)]
@@ -47,6 +47,8 @@ public sealed class GemmTests : IDisposable
     [InlineData(1, 1001, 2500, 8)]
     [InlineData(4, 333, 2048, 2100)]
     [InlineData(260, 530, 4100, 0)]
+    [InlineData(97, 40, 385, 16)]
+    [InlineData(2, 39, 9000, 8300)]
     [InlineData(700, 30, 0, 300)]
     public void Sizes_around_the_blocks(int m, int n, int k, int k2)
     {

@@ -26,7 +26,10 @@ public unsafe class LossTests
         var inverse = 1f / Math.Max(1, rows - 1);
         var kernel = new CrossEntropy(threads, classes)
         {
-            Logits = x.At, Labels = labels.At, RowLosses = losses.At, InverseCount = inverse,
+            Logits = x.At,
+            Labels = labels.At,
+            RowLosses = losses.At,
+            InverseCount = inverse,
         };
         double[] Forward(double[] v) => [ReferenceLosses.CrossEntropy(v, labels.Values, classes, inverse)];
         var expected = Forward(x.Doubles())[0];
@@ -63,7 +66,11 @@ public unsafe class LossTests
         using var losses = new Floats(rows);
         var loss = new CrossEntropy(threads, classes)
         {
-            Logits = x.At, Labels = labels.At, RowLosses = losses.At, LogitsGradient = dx.At, InverseCount = 1f / rows,
+            Logits = x.At,
+            Labels = labels.At,
+            RowLosses = losses.At,
+            LogitsGradient = dx.At,
+            InverseCount = 1f / rows,
         }.Execute(rows);
         Check.Near(ReferenceLosses.CrossEntropy(x.Doubles(), labels.Values, classes, 1.0 / rows), loss, 1e-6, 0);
         for (var row = 0; row < rows; row++)
@@ -88,7 +95,10 @@ public unsafe class LossTests
         using var losses = new Floats(4);
         var loss = new CrossEntropy(threads, 3)
         {
-            Logits = x.At, Labels = labels.At, RowLosses = losses.At, LogitsGradient = dx.At,
+            Logits = x.At,
+            Labels = labels.At,
+            RowLosses = losses.At,
+            LogitsGradient = dx.At,
         }.Execute(4);
         Check.Near([0, 20000, Math.Log(3), Math.Log(2)], losses, 1e-7, 0);
         Check.Near(20000 + Math.Log(6), loss, 1e-7, 0);
@@ -105,7 +115,10 @@ public unsafe class LossTests
         using var losses = new Floats(1);
         new CrossEntropy(threads, 2)
         {
-            Logits = x.At, Labels = labels.At, RowLosses = losses.At, LogitsGradient = dx.At,
+            Logits = x.At,
+            Labels = labels.At,
+            RowLosses = losses.At,
+            LogitsGradient = dx.At,
         }.Execute(1);
         var p = Math.Exp(-20) / (1 + Math.Exp(-20));
         Check.Near([-p, p], dx, 1e-6, 0);

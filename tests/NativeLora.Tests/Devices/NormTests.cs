@@ -53,7 +53,12 @@ public unsafe class NormTests
         using var db = new Floats(columns);
         var kernel = new LayerNormBackward(threads, columns, 1e-3f, rows, parameterGradients: true)
         {
-            Input = x.At, Weight = w.At, Gradient = dy.At, InputGradient = dx.At, WeightGradient = dw.At, BiasGradient = db.At,
+            Input = x.At,
+            Weight = w.At,
+            Gradient = dy.At,
+            InputGradient = dx.At,
+            WeightGradient = dw.At,
+            BiasGradient = db.At,
         };
         kernel.Execute(rows);
 
@@ -128,7 +133,11 @@ public unsafe class NormTests
             using var dw = new Floats(columns);
             var kernel = new RmsNormBackward(threads, columns, 1e-3f, rows, parameterGradients: true, offset)
             {
-                Input = x.At, Weight = w.At, Gradient = dy.At, InputGradient = dx.At, WeightGradient = dw.At,
+                Input = x.At,
+                Weight = w.At,
+                Gradient = dy.At,
+                InputGradient = dx.At,
+                WeightGradient = dw.At,
             };
             kernel.Execute(rows);
             var expected = ByRow(
@@ -164,7 +173,11 @@ public unsafe class NormTests
         using var dx = new Floats(40 * 33);
         var kernel = new RmsNormBackward(threads, 33, 1e-6f, 40, parameterGradients: false)
         {
-            Input = x.At, Weight = w.At, Gradient = dy.At, InputGradient = dx.At, Addend = addend.At,
+            Input = x.At,
+            Weight = w.At,
+            Gradient = dy.At,
+            InputGradient = dx.At,
+            Addend = addend.At,
         };
         kernel.Execute(40);
         kernel.InputGradient = addend.At;

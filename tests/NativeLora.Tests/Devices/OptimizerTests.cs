@@ -33,7 +33,10 @@ public unsafe class OptimizerTests
             ],
             betas[0], betas[1], Option("eps"))
         {
-            Parameters = p.At, Gradients = g.At, FirstMoments = m.At, SecondMoments = v.At,
+            Parameters = p.At,
+            Gradients = g.At,
+            FirstMoments = m.At,
+            SecondMoments = v.At,
         };
 
         var compared = 0;
@@ -92,7 +95,10 @@ public unsafe class OptimizerTests
             OptimizerSegment[] segments = [new(0, cut, 0.1), new(cut, n - 1 - cut, 0, 16)];
             var optimizer = new AdamW(threads, segments, 0.9, 0.999, 1e-8)
             {
-                Parameters = p.At, Gradients = g.At, FirstMoments = m.At, SecondMoments = v.At,
+                Parameters = p.At,
+                Gradients = g.At,
+                FirstMoments = m.At,
+                SecondMoments = v.At,
             };
             var (ep, em, ev) = (p.Doubles(), new double[n], new double[n]);
             for (var step = 1; step <= 3; step++)
@@ -123,7 +129,10 @@ public unsafe class OptimizerTests
             using var v = new Floats(new double[100]);
             var optimizer = new AdamW(threads, [new(0, 100, 0.01)], 0.9, 0.999, 1e-8)
             {
-                Parameters = p.At, Gradients = g.At, FirstMoments = m.At, SecondMoments = v.At,
+                Parameters = p.At,
+                Gradients = g.At,
+                FirstMoments = m.At,
+                SecondMoments = v.At,
             };
             if (before)
                 new Scale(threads, 100) { Input = g.At, Output = g.At, Factor = 0.37f }.ExecuteCount(100);

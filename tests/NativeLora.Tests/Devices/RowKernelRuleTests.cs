@@ -25,7 +25,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new EmbeddingBackward(rig.Threads, Columns, Rows)
             {
-                Ids = rig.Ids(Rows), Gradient = rig.Input(Rows * Columns), TableGradient = rig.Output(Rows * Columns),
+                Ids = rig.Ids(Rows),
+                Gradient = rig.Input(Rows * Columns),
+                TableGradient = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -33,7 +35,10 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new LayerNormForward(rig.Threads, Columns, 1e-5f)
             {
-                Input = rig.Input(Rows * Columns), Weight = rig.Input(Columns), Bias = rig.Input(Columns), Output = rig.Output(Rows * Columns),
+                Input = rig.Input(Rows * Columns),
+                Weight = rig.Input(Columns),
+                Bias = rig.Input(Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -41,8 +46,12 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new LayerNormBackward(rig.Threads, Columns, 1e-5f, Rows, parameterGradients: true)
             {
-                Input = rig.Input(Rows * Columns), Weight = rig.Input(Columns), Gradient = rig.Input(Rows * Columns),
-                InputGradient = rig.Output(Rows * Columns), WeightGradient = rig.Output(Columns), BiasGradient = rig.Output(Columns),
+                Input = rig.Input(Rows * Columns),
+                Weight = rig.Input(Columns),
+                Gradient = rig.Input(Rows * Columns),
+                InputGradient = rig.Output(Rows * Columns),
+                WeightGradient = rig.Output(Columns),
+                BiasGradient = rig.Output(Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -50,7 +59,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new RmsNormForward(rig.Threads, Columns, 1e-5f)
             {
-                Input = rig.Input(Rows * Columns), Weight = rig.Input(Columns), Output = rig.Output(Rows * Columns),
+                Input = rig.Input(Rows * Columns),
+                Weight = rig.Input(Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -58,8 +69,11 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new RmsNormBackward(rig.Threads, Columns, 1e-5f, Rows, parameterGradients: true)
             {
-                Input = rig.Input(Rows * Columns), Weight = rig.Input(Columns), Gradient = rig.Input(Rows * Columns),
-                InputGradient = rig.Output(Rows * Columns), WeightGradient = rig.Output(Columns),
+                Input = rig.Input(Rows * Columns),
+                Weight = rig.Input(Columns),
+                Gradient = rig.Input(Rows * Columns),
+                InputGradient = rig.Output(Rows * Columns),
+                WeightGradient = rig.Output(Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -67,7 +81,8 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new ActivationForward<GeluErf>(rig.Threads, Columns)
             {
-                Input = rig.Input(Rows * Columns), Output = rig.Output(Rows * Columns),
+                Input = rig.Input(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -75,7 +90,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new ActivationBackward<GeluTanh>(rig.Threads, Columns)
             {
-                Input = rig.Input(Rows * Columns), Gradient = rig.Input(Rows * Columns), InputGradient = rig.Output(Rows * Columns),
+                Input = rig.Input(Rows * Columns),
+                Gradient = rig.Input(Rows * Columns),
+                InputGradient = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -83,7 +100,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new TanhBackward(rig.Threads, Columns)
             {
-                Output = rig.Input(Rows * Columns), Gradient = rig.Input(Rows * Columns), InputGradient = rig.Output(Rows * Columns),
+                Output = rig.Input(Rows * Columns),
+                Gradient = rig.Input(Rows * Columns),
+                InputGradient = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -91,7 +110,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new GatedForward<Silu>(rig.Threads, Columns)
             {
-                Gate = rig.Input(Rows * Columns), Up = rig.Input(Rows * Columns), Output = rig.Output(Rows * Columns),
+                Gate = rig.Input(Rows * Columns),
+                Up = rig.Input(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -99,8 +120,12 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new GatedBackward<Silu>(rig.Threads, Columns)
             {
-                Gate = rig.Input(Rows * Columns), Up = rig.Input(Rows * Columns), Gradient = rig.Input(Rows * Columns),
-                GateGradient = rig.Output(Rows * Columns), UpGradient = rig.Output(Rows * Columns), Output = rig.Output(Rows * Columns),
+                Gate = rig.Input(Rows * Columns),
+                Up = rig.Input(Rows * Columns),
+                Gradient = rig.Input(Rows * Columns),
+                GateGradient = rig.Output(Rows * Columns),
+                UpGradient = rig.Output(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -108,8 +133,11 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new Rotary(rig.Threads, 11, 47, 46)
             {
-                Input = rig.Input(Rows * Columns), Output = rig.Output(Rows * Columns), Positions = rig.Ids(Rows),
-                Cos = rig.Input(Rows * 23), Sin = rig.Input(Rows * 23),
+                Input = rig.Input(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
+                Positions = rig.Ids(Rows),
+                Cos = rig.Input(Rows * 23),
+                Sin = rig.Input(Rows * 23),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -117,7 +145,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new Add(rig.Threads, Columns)
             {
-                First = rig.Input(Rows * Columns), Second = rig.Input(Rows * Columns), Output = rig.Output(Rows * Columns),
+                First = rig.Input(Rows * Columns),
+                Second = rig.Input(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -135,7 +165,10 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new Dropout(rig.Threads, Columns)
             {
-                Input = rig.Input(Rows * Columns), Output = rig.Output(Rows * Columns), Probability = 0.1f, Seed = 5,
+                Input = rig.Input(Rows * Columns),
+                Output = rig.Output(Rows * Columns),
+                Probability = 0.1f,
+                Seed = 5,
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -143,7 +176,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new GatherRows(rig.Threads, Columns)
             {
-                Input = rig.Input(Rows * Columns), Index = rig.Ids(Rows), Output = rig.Output(Rows * Columns),
+                Input = rig.Input(Rows * Columns),
+                Index = rig.Ids(Rows),
+                Output = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows);
         },
@@ -151,7 +186,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new GatherRowsBackward(rig.Threads, Columns)
             {
-                Gradient = rig.Input(Rows * Columns), Index = rig.Ids(Rows), InputGradient = rig.Output(Rows * Columns),
+                Gradient = rig.Input(Rows * Columns),
+                Index = rig.Ids(Rows),
+                InputGradient = rig.Output(Rows * Columns),
                 Addend = rig.Input(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(Rows, Rows);
@@ -160,7 +197,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new MeanRows(rig.Threads, Columns)
             {
-                Input = rig.Input(Rows * Columns), CuSeqlens = rig.Starts(), Output = rig.Output(3 * Columns),
+                Input = rig.Input(Rows * Columns),
+                CuSeqlens = rig.Starts(),
+                Output = rig.Output(3 * Columns),
             };
             rig.Run = () => kernel.Execute(3);
         },
@@ -168,7 +207,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new MeanRowsBackward(rig.Threads, Columns)
             {
-                Gradient = rig.Input(3 * Columns), CuSeqlens = rig.Starts(), InputGradient = rig.Output(Rows * Columns),
+                Gradient = rig.Input(3 * Columns),
+                CuSeqlens = rig.Starts(),
+                InputGradient = rig.Output(Rows * Columns),
             };
             rig.Run = () => kernel.Execute(3);
         },
@@ -176,7 +217,9 @@ public unsafe class RowKernelRuleTests
         {
             var kernel = new CrossEntropy(rig.Threads, Columns)
             {
-                Logits = rig.Input(Rows * Columns), Labels = rig.Ids(Rows), LogitsGradient = rig.Output(Rows * Columns),
+                Logits = rig.Input(Rows * Columns),
+                Labels = rig.Ids(Rows),
+                LogitsGradient = rig.Output(Rows * Columns),
                 RowLosses = rig.Output(Rows),
             };
             var loss = rig.Output(2);
@@ -198,8 +241,10 @@ public unsafe class RowKernelRuleTests
             const int Count = Rows * Columns;
             var kernel = new AdamW(rig.Threads, [new(0, 40000, 0.1), new(40000, Count - 40000, 0)], 0.9, 0.999, 1e-8)
             {
-                Parameters = rig.Cleared(Count), Gradients = rig.Input(Count),
-                FirstMoments = rig.Cleared(Count), SecondMoments = rig.Cleared(Count),
+                Parameters = rig.Cleared(Count),
+                Gradients = rig.Input(Count),
+                FirstMoments = rig.Cleared(Count),
+                SecondMoments = rig.Cleared(Count),
             };
             rig.Run = () => kernel.Execute(1e-3, 1);
         },

@@ -1,4 +1,5 @@
 using NativeLora.Devices.Cpu;
+using NativeLora.Models;
 using NativeLora.Tensors;
 
 namespace NativeLora.Tests.Devices;
@@ -82,7 +83,8 @@ public unsafe class RowKernelTests
         using var y = new Floats(8);
         var kernel = new EmbeddingForward(threads, 8)
         {
-            First = new() { Ids = ids.At, Table = y.At, Type = ElementType.I32 }, Output = y.At,
+            First = new() { Ids = ids.At, Table = y.At, Type = ElementType.I32 },
+            Output = y.At,
         };
         Assert.Throws<InvalidOperationException>(() => kernel.Execute(1));
     }
@@ -102,7 +104,11 @@ public unsafe class RowKernelTests
             expected[ids.Values[i / columns] * columns + i % columns] += 0.5 * dy.At[i];
         var kernel = new EmbeddingBackward(threads, columns, Entries)
         {
-            Ids = ids.At, Gradient = dy.At, TableGradient = dt.At, Scale = 0.5f, Accumulate = true,
+            Ids = ids.At,
+            Gradient = dy.At,
+            TableGradient = dt.At,
+            Scale = 0.5f,
+            Accumulate = true,
         };
         kernel.Execute(Rows);
         Check.Near(before.Zip(expected, (a, b) => a + b).ToArray(), dt, 2e-6, 2e-6);
@@ -151,14 +157,18 @@ public unsafe class RowKernelTests
         const int Length = 50;
         using var cos = new Floats(Length * rotaryDim / 2);
         using var sin = new Floats(Length * rotaryDim / 2);
-        RotaryTable.Fill(frequencies, 1.25f, Length, cos.At, sin.At);
+        FillRotary(frequencies, 1.25f, Length, cos.At, sin.At);
         using var positions = Ints.Random(rows, Length, 1);
         using var x = Floats.Random(rows * heads * headDim, 2);
         using var y = new Floats(x.Count);
         using var dx = new Floats(x.Count);
         var kernel = new Rotary(threads, heads, headDim, rotaryDim)
         {
-            Input = x.At, Output = y.At, Positions = positions.At, Cos = cos.At, Sin = sin.At,
+            Input = x.At,
+            Output = y.At,
+            Positions = positions.At,
+            Cos = cos.At,
+            Sin = sin.At,
         };
         kernel.Execute(rows);
         Check.Near(ReferenceRows.Rotary(x.Doubles(), positions.Values, heads, headDim, frequencies, 1.25), y, 1e-6, 1e-6);
@@ -189,20 +199,35 @@ public unsafe class RowKernelTests
         var frequencies = RotaryFrequencies.Default(10000, 8);
         using var cos = new Floats(3 * 4);
         using var sin = new Floats(3 * 4);
-        RotaryTable.Fill(frequencies, 1, 3, cos.At, sin.At);
+        FillRotary(frequencies, 1, 3, cos.At, sin.At);
         using var positions = new Ints(2, 1);
         using var wide = Floats.Random(2 * 40, 2);
         var before = wide.Doubles();
         new Rotary(threads, 2, 8, 8)
         {
-            Input = wide.At + 16, Output = wide.At + 16, InputStride = 40, OutputStride = 40,
-            Positions = positions.At, Cos = cos.At, Sin = sin.At,
+            Input = wide.At + 16,
+            Output = wide.At + 16,
+            InputStride = 40,
+            OutputStride = 40,
+            Positions = positions.At,
+            Cos = cos.At,
+            Sin = sin.At,
         }.Execute(2);
         var expected = (double[])before.Clone();
         for (var row = 0; row < 2; row++)
             ReferenceRows.Rotary(before[(row * 40 + 16)..(row * 40 + 32)], [positions.Values[row]], 2, 8, frequencies, 1)
                 .CopyTo(expected, row * 40 + 16);
         Check.Near(expected, wide, 1e-6, 1e-6);
+    }
+
+    private static void FillRotary(float[] frequencies, float scale, int positions, float* cos, float* sin)
+    {
+        for (var position = 0; position < positions; position++)
+            foreach (var frequency in frequencies)
+            {
+                *cos++ = (float)Math.Cos(position * frequency) * scale;
+                *sin++ = (float)Math.Sin(position * frequency) * scale;
+            }
     }
 
     [Fact]
@@ -282,7 +307,10 @@ public unsafe class RowKernelTests
 
             var kernel = new MeanRowsBackward(threads, columns)
             {
-                Gradient = dy.At, CuSeqlens = starts.At, Visible = mask, InputGradient = dx.At,
+                Gradient = dy.At,
+                CuSeqlens = starts.At,
+                Visible = mask,
+                InputGradient = dx.At,
             };
             kernel.Execute(5);
             var expected = columns > 100

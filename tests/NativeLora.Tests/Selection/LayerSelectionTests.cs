@@ -111,7 +111,7 @@ public class LayerSelectionTests
             double?[] values = [.. Enumerable.Range(0, layers).Select(_ => (double?)random.NextDouble())];
             var scores = new LayerScores { Cka = values, CkaDebiased = values, Cosine = values };
             var options = new SelectionOptions { Strategy = strategy, Ratio = ratio, Family = family, Seed = (ulong)seed };
-            var drops = family == ModelFamily.Encoder && strategy is SelectionStrategy.Cka or SelectionStrategy.CkaDebiased && family == ModelFamily.Encoder;
+            var drops = family == ModelFamily.Encoder && strategy is (SelectionStrategy.Cka or SelectionStrategy.CkaDebiased);
             var expected = drops ? Math.Min(k, layers - 1) : k;
             if (expected == 0)
             {

@@ -81,6 +81,9 @@ internal readonly struct JsonField
         return found.IsNull ? null : found.Text();
     }
 
+    /// <summary>Bytes written in base 64.</summary>
+    public byte[] Bytes() => IsString && _element.TryGetBytesFromBase64(out var bytes) ? bytes : throw Wrong("should be base 64");
+
     public int Number() =>
         IsNumber && _element.TryGetInt32(out var value) ? value : throw Wrong("should be an integer");
 

@@ -2,118 +2,74 @@ using Google.Protobuf;
 
 namespace NativeLora.Data.Tokenizers;
 
-/// <summary>
-/// Reads a SentencePiece model (tokenizer.model) of the BPE kind, as Llama and Mistral have it, into the same parts that a
-/// tokenizer.json gives. Merges are derived from the pieces as Hugging Face's converter does it.
-/// </summary>
-internal static class SentencePieceFile
+internal enum PieceType
 {
-    private const string Mark = "\u2581";
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+}
 
-    private enum PieceType
+/// <summary>One piece of a SentencePiece model; its id is its position.</summary>
+internal readonly record struct Piece(string Text, float Score, PieceType Type);
+
+/// <summary>A SentencePiece model file: its pieces and the settings that matter for encoding.</summary>
+internal sealed class SentencePieceFile
+{
+    private SentencePieceFile(string file) => File = file;
+
+    public string File { get; }
+
+    public List<Piece> Pieces { get; } = [];
+
+    // Defaults are those of the format.
+    public int ModelType { get; private set; } = 1;
+
+    public bool IsBpe => ModelType == 2;
+
+    public bool IsUnigram => ModelType == 1;
+
+    public int BosId { get; private set; } = 1;
+
+    public int EosId { get; private set; } = 2;
+
+    public byte[] CharacterMap { get; private set; } = [];
+
+    public bool DummyPrefix { get; private set; } = true;
+
+    public bool RemoveExtraSpaces { get; private set; } = true;
+
+    public bool EscapeSpaces { get; private set; } = true;
+
+    public InputException Wrong(string what) => new($"{File}: {what}; use the file that was saved with the model");
+
+    /// <summary>All pieces with their ids.</summary>
+    public Vocabulary Vocabulary()
     {
-        Normal = 1,
-        Unknown = 2,
-        Control = 3,
-        UserDefined = 4,
-        Unused = 5,
-        Byte = 6,
-    }
-
-    private readonly record struct Piece(string Text, float Score, PieceType Type);
-
-    private sealed class Contents
-    {
-        public List<Piece> Pieces { get; } = [];
-        public int ModelType { get; set; } = 1;
-        public int BosId { get; set; } = 1;
-        public int EosId { get; set; } = 2;
-        public int CharacterMap { get; set; }
-        public bool DummyPrefix { get; set; } = true;
-        public bool RemoveExtraSpaces { get; set; } = true;
-        public bool EscapeSpaces { get; set; } = true;
-    }
-
-    /// <param name="file">The model.</param>
-    /// <param name="controlInText">
-    /// Control pieces such as &lt;s&gt; are recognised in a text, as Hugging Face does; SentencePiece itself takes them as text.
-    /// </param>
-    public static Pipeline Load(string file, bool controlInText)
-    {
-        var contents = Read(file);
-        if (contents.ModelType != 2)
-            throw Wrong("only models of the BPE kind are supported here");
-        if (contents.CharacterMap > 0 || contents.RemoveExtraSpaces || !contents.EscapeSpaces)
-            throw Wrong("its normalizer rewrites characters, which is not supported here; use a tokenizer.json");
-
-        var vocabulary = new Vocabulary(file, contents.Pieces.Count);
-        var added = new List<AddedToken>();
-        int? unknownId = null;
-        for (var id = 0; id < contents.Pieces.Count; id++)
+        var vocabulary = new Vocabulary(File, Pieces.Count);
+        for (var id = 0; id < Pieces.Count; id++)
         {
-            var piece = contents.Pieces[id];
-            if (piece.Text.Length == 0)
+            if (Pieces[id].Text.Length == 0)
                 throw Wrong($"piece {id} is empty");
-            vocabulary.Add(piece.Text, id);
-            if (piece.Type == PieceType.Unknown)
-                unknownId = id;
-            if (piece.Type == PieceType.UserDefined || (controlInText && piece.Type is PieceType.Unknown or PieceType.Control))
-                added.Add(new AddedToken(piece.Text, id, Special: piece.Type != PieceType.UserDefined));
+            vocabulary.Add(Pieces[id].Text, id);
         }
-        if (unknownId is null)
-            throw Wrong("it has no unknown piece");
-        var byteFallback = contents.Pieces.Any(piece => piece.Type == PieceType.Byte);
-        var model = new BpeModel(vocabulary, Merges(contents.Pieces, vocabulary), (_, what) => Wrong(what),
-            new BpeOptions(unknownId, FuseUnknown: true, ByteFallback: byteFallback));
-        var replace = new ReplaceNormalizer(new StringPattern(" "), Mark);
-        Normalizer normalizer = contents.DummyPrefix ? new SequenceNormalizer([new PrependNormalizer(Mark), replace]) : replace;
-        // tokenizer_config.json may say otherwise; without it a text begins with a token and ends with none.
-        var settings = Path.Combine(Path.GetDirectoryName(file)!, "tokenizer_config.json");
-        var (addBos, addEos) = File.Exists(settings)
-            ? JsonField.Read(settings, root => (root.Flag("add_bos_token", true), root.Flag("add_eos_token", false))) : (true, false);
-        var template = Template.Around(addBos ? Control(contents.BosId) : null, addEos ? Control(contents.EosId) : null);
-        var decoder = new List<Decoder> { new ReplaceDecoder(new StringPattern(Mark), " "), new ByteFallbackDecoder(), new FuseDecoder() };
-        if (contents.DummyPrefix)
-            decoder.Add(new StripDecoder(" ", 1, 0));
-        return new Pipeline(file, model, added, normalizer, null, template, new SequenceDecoder(decoder));
-
-        // SentencePiece writes -1 for a role that no piece has.
-        int? Control(int id) => id >= 0 && id < contents.Pieces.Count ? id : null;
-
-        InputException Wrong(string what) => new($"{file}: {what}; use the file that was saved with the model");
+        return vocabulary;
     }
 
-    /// <summary>Every way of cutting a piece into two others: the best score first, then the longer left side.</summary>
-    private static List<(string, string)> Merges(List<Piece> pieces, Vocabulary vocabulary)
+    public int UnknownId()
     {
-        var found = new List<(string Left, string Right, float Score, int LeftId, int RightId, int Order)>();
-        for (var order = 0; order < pieces.Count; order++)
-        {
-            var (text, score, type) = pieces[order];
-            if (type is not (PieceType.Normal or PieceType.UserDefined))
-                continue;
-            for (var cut = 1; cut < text.Length; cut++)
-            {
-                if (char.IsLowSurrogate(text[cut]))
-                    continue;
-                if (vocabulary.Lookup.TryGetValue(text.AsSpan(0, cut), out var left)
-                    && vocabulary.Lookup.TryGetValue(text.AsSpan(cut), out var right))
-                    found.Add((text[..cut], text[cut..], score, left, right, order));
-            }
-        }
-        return [.. found.OrderByDescending(merge => merge.Score).ThenByDescending(merge => Length(merge.Left))
-            .ThenByDescending(merge => Length(merge.Right)).ThenBy(merge => merge.Order).ThenBy(merge => merge.LeftId)
-            .ThenBy(merge => merge.RightId).Select(merge => (merge.Left, merge.Right))];
-
-        static int Length(string text) => text.Count(c => !char.IsLowSurrogate(c));
+        var id = Pieces.FindIndex(piece => piece.Type == PieceType.Unknown);
+        return id >= 0 ? id : throw Wrong("it has no unknown piece");
     }
 
-    private static Contents Read(string file)
+    public static SentencePieceFile Read(string file)
     {
-        var contents = new Contents();
+        var contents = new SentencePieceFile(file);
         try
         {
-            var stream = new CodedInputStream(File.ReadAllBytes(file));
+            var stream = new CodedInputStream(System.IO.File.ReadAllBytes(file));
             for (uint tag; (tag = stream.ReadTag()) != 0;)
             {
                 switch (tag)
@@ -170,7 +126,7 @@ internal static class SentencePieceFile
         return piece;
     }
 
-    private static void ReadTrainer(ByteString bytes, Contents contents)
+    private static void ReadTrainer(ByteString bytes, SentencePieceFile contents)
     {
         var stream = bytes.CreateCodedInput();
         for (uint tag; (tag = stream.ReadTag()) != 0;)
@@ -186,7 +142,7 @@ internal static class SentencePieceFile
         }
     }
 
-    private static void ReadNormalizer(ByteString bytes, Contents contents)
+    private static void ReadNormalizer(ByteString bytes, SentencePieceFile contents)
     {
         var stream = bytes.CreateCodedInput();
         for (uint tag; (tag = stream.ReadTag()) != 0;)
@@ -194,7 +150,7 @@ internal static class SentencePieceFile
             switch (tag)
             {
                 case (2 << 3) | 2:
-                    contents.CharacterMap = stream.ReadBytes().Length;
+                    contents.CharacterMap = stream.ReadBytes().ToByteArray();
                     break;
                 case 3 << 3:
                     contents.DummyPrefix = stream.ReadBool();

@@ -36,6 +36,22 @@ internal sealed class StringPattern(string sought) : TextPattern
     public override string Replace(string text, string content) => text.Replace(sought, content, StringComparison.Ordinal);
 }
 
+/// <summary>Two spaces or more in a row.</summary>
+internal sealed class SpacesPattern : TextPattern
+{
+    public override IEnumerable<(int Start, int End)> Matches(string text)
+    {
+        for (var at = text.IndexOf("  ", StringComparison.Ordinal); at >= 0;)
+        {
+            var end = at + 2;
+            while (end < text.Length && text[end] == ' ')
+                end++;
+            yield return (at, end);
+            at = text.IndexOf("  ", end, StringComparison.Ordinal);
+        }
+    }
+}
+
 /// <summary>
 /// A regular expression over characters, where those of .NET go over UTF-16 units: each character outside the basic plane is
 /// matched by way of a stand-in of its own category.

@@ -47,12 +47,13 @@ internal static class TokenizerJson
     {
         // Old files name no type: then the members tell.
         var type = field.TextOrNull("type")
-            ?? (!field.Find("merges").IsNull ? "BPE" : !field.Find("max_input_chars_per_word").IsNull ? "WordPiece" : "none");
+            ?? (!field.Find("merges").IsNull ? "BPE" : !field.Find("max_input_chars_per_word").IsNull ? "WordPiece" : "Unigram");
         return type switch
         {
             "BPE" => Bpe(field, added),
             "WordPiece" => WordPiece(field),
-            _ => throw field.Wrong($"a model of type '{type}' is not supported (BPE and WordPiece are)"),
+            "Unigram" => Unigram(field),
+            _ => throw field.Wrong($"a model of type '{Vocabulary.Shown(type)}' is not supported (BPE, WordPiece and Unigram are)"),
         };
     }
 
@@ -75,6 +76,24 @@ internal static class TokenizerJson
         return new WordPieceModel(vocabulary,
             vocabulary.Find(unknown) ?? throw field.Wrong($"the unknown token '{Vocabulary.Shown(unknown)}' is not in the vocabulary"),
             field.TextOrNull("continuing_subword_prefix") ?? "##", longest);
+    }
+
+    private static UnigramModel Unigram(JsonField field)
+    {
+        var vocabulary = new Vocabulary(field.File);
+        var scores = new List<double>();
+        foreach (var item in field.Get("vocab").Items())
+        {
+            var pair = item.Items().ToArray();
+            if (pair.Length != 2)
+                throw item.Wrong("should be a token and its score");
+            vocabulary.Add(pair[0].Text(), scores.Count);
+            scores.Add(pair[1].Real());
+        }
+        var unknown = field.Get("unk_id").Number();
+        if (unknown < 0 || unknown >= scores.Count)
+            throw field.Wrong($"unk_id {unknown} is no token's");
+        return new UnigramModel(vocabulary, [.. scores], unknown, field.Flag("byte_fallback", false));
     }
 
     private static BpeModel Bpe(JsonField field, List<AddedToken> added)

@@ -28,6 +28,9 @@ internal static class TokenizerJsonParts
                 return new PrependNormalizer(field.Get("prepend").Text());
             case "Replace":
                 return new ReplaceNormalizer(Pattern(field.Get("pattern")), field.Get("content").Text());
+            case "Precompiled":
+                var map = field.Get("precompiled_charsmap");
+                return CharacterMapNormalizer.Parse(map.Bytes()) ?? throw map.Wrong("the character map is damaged");
             default:
                 throw field.Wrong($"a normalizer of type '{Vocabulary.Shown(type)}' is not supported");
         }

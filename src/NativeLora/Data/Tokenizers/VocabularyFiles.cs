@@ -47,6 +47,8 @@ internal static class VocabularyFiles
         var merges = new List<(string, string)>(lines.Length);
         for (var i = firstLine; i < lines.Length; i++)
         {
+            if (lines[i].Length == 0 && i == lines.Length - 1)
+                break;
             var sides = lines[i].Split(' ');
             if (sides.Length != 2 || sides[0].Length == 0 || sides[1].Length == 0)
                 throw Wrong(i - firstLine, "should be two tokens with a space between");

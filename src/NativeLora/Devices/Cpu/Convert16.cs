@@ -58,6 +58,7 @@ internal static unsafe class Convert16
             F32ToBF16(s, t, source.Length);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void F16ToF32(ushort* source, float* target, nint count)
     {
         nint i = 0;
@@ -71,6 +72,7 @@ internal static unsafe class Convert16
             target[i] = (float)BitConverter.UInt16BitsToHalf(source[i]);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void BF16ToF32(ushort* source, float* target, nint count)
     {
         nint i = 0;
@@ -84,6 +86,7 @@ internal static unsafe class Convert16
             target[i] = BitConverter.UInt32BitsToSingle((uint)source[i] << 16);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void F32ToF16(float* source, ushort* target, nint count)
     {
         nint i = 0;
@@ -97,6 +100,7 @@ internal static unsafe class Convert16
             target[i] = BitConverter.HalfToUInt16Bits((Half)source[i]);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void F32ToBF16(float* source, ushort* target, nint count)
     {
         nint i = 0;

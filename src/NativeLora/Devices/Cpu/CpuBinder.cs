@@ -244,7 +244,13 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 {
                     var k = new LayerNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters)
                     {
-                        Gradient = dy, Input = F(x), Weight = weight, Addend = addend, InputGradient = dx, WeightGradient = dw, BiasGradient = db,
+                        Gradient = dy,
+                        Input = F(x),
+                        Weight = weight,
+                        Addend = addend,
+                        InputGradient = dx,
+                        WeightGradient = dw,
+                        BiasGradient = db,
                     };
                     ScratchBytes += k.ScratchBytes;
                     return Do(x, (s, r) =>
@@ -257,7 +263,12 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 {
                     var k = new RmsNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters, norm.AddOne ? 1 : 0)
                     {
-                        Gradient = dy, Input = F(x), Weight = weight, Addend = addend, InputGradient = dx, WeightGradient = dw,
+                        Gradient = dy,
+                        Input = F(x),
+                        Weight = weight,
+                        Addend = addend,
+                        InputGradient = dx,
+                        WeightGradient = dw,
                     };
                     ScratchBytes += k.ScratchBytes;
                     return Do(x, (s, r) =>
@@ -398,7 +409,10 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         }
         var c = new CrossEntropy(_threads, logits.Shape.Columns)
         {
-            Logits = x, Labels = (int*)target, LogitsGradient = gradient ? result : null, RowLosses = Losses(capacity).RowLosses,
+            Logits = x,
+            Labels = (int*)target,
+            LogitsGradient = gradient ? result : null,
+            RowLosses = Losses(capacity).RowLosses,
         };
         return Do(logits, (s, rows) =>
         {

@@ -129,7 +129,10 @@ internal sealed unsafe partial class CpuBinder
             var gradient = op.InputGradient || op.WeightGradient;
             _loss = new CrossEntropy(binder._threads, _vocabulary)
             {
-                Logits = _logits, Labels = scratch.Labels, LogitsGradient = gradient ? _logits : null, RowLosses = scratch.RowLosses,
+                Logits = _logits,
+                Labels = scratch.Labels,
+                LogitsGradient = gradient ? _logits : null,
+                RowLosses = scratch.RowLosses,
             };
         }
 
@@ -158,15 +161,28 @@ internal sealed unsafe partial class CpuBinder
             var logits = new GemmMatrix(_logits, _vocabulary);
             _gemm.Run(new GemmArgs
             {
-                M = rows, N = _vocabulary, K = _hidden, A = hidden, B = _weight.Transpose(), C = _logits, CStride = _vocabulary,
+                M = rows,
+                N = _vocabulary,
+                K = _hidden,
+                A = hidden,
+                B = _weight.Transpose(),
+                C = _logits,
+                CStride = _vocabulary,
             });
             _loss.ExecuteChunk(first, rows);
             if (_dw is not null)
             {
                 _gemm.Run(new GemmArgs
                 {
-                    M = _vocabulary, N = _hidden, K = rows, A = logits.Transpose(), B = hidden,
-                    Addend = add ? _dw : null, AddendStride = _hidden, C = _dw, CStride = _hidden,
+                    M = _vocabulary,
+                    N = _hidden,
+                    K = rows,
+                    A = logits.Transpose(),
+                    B = hidden,
+                    Addend = add ? _dw : null,
+                    AddendStride = _hidden,
+                    C = _dw,
+                    CStride = _hidden,
                 });
             }
             if (_dh is null)

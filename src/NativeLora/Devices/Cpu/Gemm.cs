@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 using NativeLora.Tensors;
 
 namespace NativeLora.Devices.Cpu;
@@ -7,16 +8,16 @@ namespace NativeLora.Devices.Cpu;
 /// The matrix product of every linear layer. Operands are packed into panels that caches and registers hold: B (the frozen
 /// weights) once for all threads, A by the worker that needs its rows. The second product extends the depth of the first, so
 /// LoRA's term needs no pass over C of its own. Work is split by tiles of C only and each element sums in order of depth, so
-/// the bits do not depend on the number of threads. One run at a time.
+/// the bits do not depend on the number of threads. One run at a time: within a parallel body each worker needs its own.
 /// </summary>
 internal sealed unsafe class Gemm : IParallelBody, IDisposable
 {
     // A block of A (BlockRows x MaxDepth) stays in the second-level cache, a panel of B (MaxDepth x 32) in the first.
-    private const int MaxDepth = 256;
-    private const int BlockRows = 192;
+    private const int MaxDepth = 384;
+    private const int BlockRows = 96;
     private const int MinBlockRows = 48;
     private const int BlockColumns = 2048;
-    private const int SharedFloats = 2 * MaxDepth * BlockColumns;
+    private const int SharedFloats = 1 << 20;
     private const int MaxColumns = 32;
     private const int MaxRows = 12;
     private const int PanelFloats = MaxDepth * MaxColumns;
@@ -25,7 +26,8 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
 
     // With so few rows B is read once and not used again: packing would cost more than the product.
     private const int DotRows = 4;
-    private const int DotDepth = 2048;
+    private const int DotDepth = 8192;
+    private const int DotChunk = 1024;
 
     // Below this, waking a thread takes longer than the product.
     private const double InlineFlops = 1e6;
@@ -315,54 +317,74 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
     private void Dots(int task, float* scratch)
     {
         var column = task * _taskColumns;
-        var columns = Math.Min(_taskColumns, _g.N - column);
-        var first = true;
-        for (var from = 0; from < _g.K; from += DotDepth, first = false)
-            Dots(_g.A, _g.B, _g.Alpha, column, columns, from, Math.Min(DotDepth, _g.K - from), first, scratch);
-        for (var from = 0; from < _g.K2; from += DotDepth, first = false)
-            Dots(_g.A2, _g.B2, _g.Alpha2, column, columns, from, Math.Min(DotDepth, _g.K2 - from), first, scratch);
+        var end = Math.Min(_g.N, column + _taskColumns);
+        for (var from = 0; from < _g.K; from += DotDepth)
+            Dots(_g.A, _g.B, _g.Alpha, column, end, from, Math.Min(DotDepth, _g.K - from), from == 0, scratch);
+        for (var from = 0; from < _g.K2; from += DotDepth)
+            Dots(_g.A2, _g.B2, _g.Alpha2, column, end, from, Math.Min(DotDepth, _g.K2 - from), from == 0 && _g.K == 0, scratch);
     }
 
     private void Dots(
-        in GemmMatrix a, in GemmMatrix b, float alpha, int column, int columns, int from, int depth, bool first, float* scratch)
+        in GemmMatrix a, in GemmMatrix b, float alpha, int column, int end, int from, int depth, bool first, float* scratch)
     {
-        var sums = stackalloc float[4];
+        var part = stackalloc float[4];
+        var sums = stackalloc float[4 * DotRows];
         var widened = scratch + (DotRows * DotDepth);
         for (var i = 0; i < _g.M; i++)
             GemmPack.Line(a, i, from, depth, scratch + (i * DotDepth));
-        for (var j = 0; j < columns; j += 4)
+        for (; column < end; column += 4)
         {
-            var lanes = Math.Min(4, columns - j);
-            var at = ((nint)(column + j) * b.Stride) + from;
-            var rows = (float*)b.Data + at;
-            var stride = (nint)b.Stride;
-            if (b.Type != ElementType.F32 || lanes < 4)
+            var columns = Math.Min(4, end - column);
+            var at = ((nint)column * b.Stride) + from;
+            if (b.Type == ElementType.F32 && columns == 4)
             {
-                for (var i = 0; i < lanes; i++)
+                for (var i = 0; i < _g.M; i++)
+                    _kernel.Dot4(depth, scratch + (i * DotDepth), (float*)b.Data + at, b.Stride, sums + (4 * i));
+            }
+            else
+            {
+                new Span<float>(sums, 4 * DotRows).Clear();
+                for (var k = 0; k < depth; k += DotChunk)
                 {
-                    var row = (byte*)b.Data + ((at + (i * stride)) * SizeOf(b.Type));
-                    Convert16.Widen(b.Type, row, widened + (i * DotDepth), depth);
+                    var count = Math.Min(DotChunk, depth - k);
+                    for (var n = 0; n < columns; n++)
+                        GemmPack.Line(b.Transpose(), column + n, from + k, count, widened + (n * DotChunk));
+                    for (var n = 0; n < columns; n++)
+                        Prefetch((ushort*)b.Data + at + (n * (nint)b.Stride) + k + DotChunk, DotChunk);
+                    for (var i = 0; i < _g.M; i++)
+                    {
+                        _kernel.Dot4(count, scratch + (i * DotDepth) + k, widened, DotChunk, part);
+                        for (var n = 0; n < columns; n++)
+                            sums[(4 * i) + n] += part[n];
+                    }
                 }
-                rows = widened;
-                stride = DotDepth;
             }
             for (var i = 0; i < _g.M; i++)
-            {
-                _kernel.Dot4(depth, scratch + (i * DotDepth), rows, stride, sums);
-                var c = _g.C + ((nint)i * _g.CStride);
-                var addend = _g.Addend + ((nint)i * _g.AddendStride);
-                for (var n = 0; n < lanes; n++)
-                {
-                    var at2 = column + j + n;
-                    var value = alpha * sums[n];
-                    if (!first)
-                        value += c[at2];
-                    else
-                        value = (_g.Addend == null ? value : value + addend[at2]) + (_g.Bias == null ? 0 : _g.Bias[at2]);
-                    c[at2] = value;
-                }
-            }
+                FinishDots(sums + (4 * i), alpha, i, column, columns, first);
         }
+    }
+
+    /// <summary>Fetches what comes next while the arithmetic runs. A prefetch of an address that is not ours does no harm.</summary>
+    private static void Prefetch(ushort* from, int count)
+    {
+        if (!Sse.IsSupported)
+            return;
+        for (var i = 0; i < count; i += 32)
+            Sse.Prefetch0(from + i);
+    }
+
+    private void FinishDots(float* sums, float alpha, int row, int column, int columns, bool first)
+    {
+        var c = _g.C + ((nint)row * _g.CStride) + column;
+        for (var n = 0; n < columns; n++)
+            sums[n] *= alpha;
+        if (!first)
+        {
+            Finish(sums, c, null, c, columns);
+            return;
+        }
+        var addend = _g.Addend == null ? null : _g.Addend + ((nint)row * _g.AddendStride) + column;
+        Finish(sums, addend, _g.Bias == null ? null : _g.Bias + column, c, columns);
     }
 
     private void Fill()
@@ -385,8 +407,6 @@ internal sealed unsafe class Gemm : IParallelBody, IDisposable
     }
 
     private static float* Spill(float* scratch) => scratch + (BlockRows * MaxDepth) + PanelFloats;
-
-    private static nint SizeOf(ElementType type) => type == ElementType.F32 ? 4 : 2;
 
     private static int Blocks(int size, int block) => (int)(((long)size + block - 1) / block);
 

@@ -36,6 +36,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public override void Dot4(nint depth, float* a, float* b, nint stride, float* sums)
     {
         var b0 = b;
@@ -237,6 +238,7 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
         Put(ref c, ref s, toC, toS, c30, bias0);
     }
 
+    /// <summary>Ends one row of the tile and goes to the next.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Put(
         ref float* c, ref float* s, nint toC, nint toS, Vector256<float> c0, Vector256<float> bias0)
@@ -252,7 +254,8 @@ internal sealed unsafe class GemmAvx2 : GemmKernel
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Put(
-        ref float* c, ref float* s, nint toC, nint toS, Vector256<float> c0, Vector256<float> bias0, Vector256<float> c1, Vector256<float> bias1)
+        ref float* c, ref float* s, nint toC, nint toS,
+        Vector256<float> c0, Vector256<float> bias0, Vector256<float> c1, Vector256<float> bias1)
     {
         if (s != null)
         {

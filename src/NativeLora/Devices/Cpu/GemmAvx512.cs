@@ -42,6 +42,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public override void Dot4(nint depth, float* a, float* b, nint stride, float* sums)
     {
         var b0 = b;
@@ -411,6 +412,7 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
         Put(ref c, ref s, toC, toS, c30, bias0);
     }
 
+    /// <summary>Ends one row of the tile and goes to the next.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Put(
         ref float* c, ref float* s, nint toC, nint toS, Vector512<float> c0, Vector512<float> bias0)
@@ -426,7 +428,8 @@ internal sealed unsafe class GemmAvx512 : GemmKernel
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Put(
-        ref float* c, ref float* s, nint toC, nint toS, Vector512<float> c0, Vector512<float> bias0, Vector512<float> c1, Vector512<float> bias1)
+        ref float* c, ref float* s, nint toC, nint toS,
+        Vector512<float> c0, Vector512<float> bias0, Vector512<float> c1, Vector512<float> bias1)
     {
         if (s != null)
         {

@@ -44,22 +44,19 @@ internal static unsafe class GemmPack
     public static void Columns(
         in GemmMatrix m, int lane, int lanes, int width, int from, int depth, float factor, float* target)
     {
-        for (var k = 0; k < depth; k++, target += width)
+        var at = ((nint)from * m.Stride) + lane;
+        if (m.Type == ElementType.F32)
         {
-            var at = ((nint)(from + k) * m.Stride) + lane;
-            if (m.Type != ElementType.F32)
-            {
-                Convert16.Widen(m.Type, (ushort*)m.Data + at, target, lanes);
-                if (factor != 1)
-                    Scale(target, target, lanes, factor);
-            }
-            else
-            {
-                Scale((float*)m.Data + at, target, lanes, factor);
-            }
-            for (var i = lanes; i < width; i++)
-                target[i] = 0;
+            Copy((float*)m.Data + at, m.Stride, lanes, width, depth, factor, target);
         }
+        else
+        {
+            for (var k = 0; k < depth; k++)
+                Convert16.Widen(m.Type, (ushort*)m.Data + at + ((nint)k * m.Stride), target + ((nint)k * width), lanes);
+            if (factor != 1)
+                Copy(target, width, lanes, width, depth, factor, target);
+        }
+        Zero(lanes, width, depth, target);
     }
 
     /// <summary>Copies part of one row, as fp32.</summary>
@@ -75,16 +72,66 @@ internal static unsafe class GemmPack
             Convert16.Widen(m.Type, (byte*)m.Data + ((((nint)(from + k) * m.Stride) + row) * size), target + k, 1);
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Scale(float* source, float* target, int count, float factor)
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Copy(float* source, nint stride, int lanes, int width, int depth, float factor, float* target)
     {
-        var i = 0;
-        for (; i <= count - 8; i += 8)
-            (Vector256.Load(source + i) * factor).Store(target + i);
-        for (; i <= count - 4; i += 4)
-            (Vector128.Load(source + i) * factor).Store(target + i);
-        for (; i < count; i++)
-            target[i] = source[i] * factor;
+        var times = Vector256.Create(factor);
+        var lane = 0;
+        for (; lane <= lanes - 16; lane += 16)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+            {
+                (Vector256.Load(s) * times).Store(t);
+                (Vector256.Load(s + 8) * times).Store(t + 8);
+            }
+        }
+        if (lane <= lanes - 12)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+            {
+                (Vector256.Load(s) * times).Store(t);
+                (Vector128.Load(s + 8) * times.GetLower()).Store(t + 8);
+            }
+            lane += 12;
+        }
+        for (; lane <= lanes - 4; lane += 4)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+                (Vector128.Load(s) * times.GetLower()).Store(t);
+        }
+        for (; lane <= lanes - 2; lane += 2)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+            {
+                var pair = Vector128.CreateScalarUnsafe(*(double*)s).AsSingle() * times.GetLower();
+                *(double*)t = pair.AsDouble().ToScalar();
+            }
+        }
+        for (; lane < lanes; lane++)
+        {
+            var s = source + lane;
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, s += stride, t += width)
+                *t = *s * factor;
+        }
+    }
+
+    private static void Zero(int lanes, int width, int depth, float* target)
+    {
+        for (var lane = lanes; lane < width; lane++)
+        {
+            var t = target + lane;
+            for (var k = 0; k < depth; k++, t += width)
+                *t = 0;
+        }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -95,7 +142,12 @@ internal static unsafe class GemmPack
         if (vectors && Avx.IsSupported)
         {
             for (; lane <= lanes - 8; lane += 8)
-                Transpose8(source + (lane * stride), stride, width, depth, factor, target + lane);
+                Transpose8(source + (lane * stride), stride, 8, width, depth, factor, target + lane);
+            if (lane == 0 && lanes == 6 && width == 6)
+            {
+                Transpose8(source, stride, 6, width, depth, factor, target);
+                lane = 6;
+            }
         }
         for (; lane <= lanes - 4; lane += 4)
             Transpose4(source + (lane * stride), stride, width, depth, factor, target + lane);
@@ -106,14 +158,10 @@ internal static unsafe class GemmPack
             for (var k = 0; k < depth; k++, t += width)
                 *t = s[k] * factor;
         }
-        for (; lane < width; lane++)
-        {
-            var t = target + lane;
-            for (var k = 0; k < depth; k++, t += width)
-                *t = 0;
-        }
+        Zero(lanes, width, depth, target);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Transpose4(float* s, nint stride, int width, int depth, float factor, float* t)
     {
         var s1 = s + stride;
@@ -123,32 +171,37 @@ internal static unsafe class GemmPack
             (Vector128.Create(s[k], s1[k], s2[k], s3[k]) * factor).Store(t);
     }
 
+    /// <summary>
+    /// Eight lanes, or a panel of six: each step then also writes the two values where the next step goes, in order, and the last
+    /// steps are written one by one.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Transpose8(float* s, nint stride, int width, int depth, float factor, float* t)
+    private static void Transpose8(float* s, nint stride, int lanes, int width, int depth, float factor, float* t)
     {
         var times = Vector256.Create(factor);
+        var upper = 4 * stride;
+        var last = lanes == 8 ? upper : 0;
+        var end = lanes == 8 ? depth : depth - 1;
         var k = 0;
-        for (; k <= depth - 8; k += 8, s += 8)
+        for (; k <= end - 4; k += 4, s += 4, t += 4 * width)
         {
             // Rows i and i+4 share a vector, so that only shuffles within 128 bits are left.
-            var (a0, a1, a2, a3) = (Pair(s, stride), Pair(s + stride, stride), Pair(s + (2 * stride), stride), Pair(s + (3 * stride), stride));
+            var a0 = Pair(s, upper);
+            var a1 = Pair(s + stride, upper);
+            var a2 = Pair(s + (2 * stride), last);
+            var a3 = Pair(s + (3 * stride), last);
             Store4(a0 * times, a1 * times, a2 * times, a3 * times, width, t);
-            t += 4 * width;
-            var h = s + 4;
-            (a0, a1, a2, a3) = (Pair(h, stride), Pair(h + stride, stride), Pair(h + (2 * stride), stride), Pair(h + (3 * stride), stride));
-            Store4(a0 * times, a1 * times, a2 * times, a3 * times, width, t);
-            t += 4 * width;
         }
         for (; k < depth; k++, s++, t += width)
         {
-            for (var i = 0; i < 8; i++)
+            for (var i = 0; i < lanes; i++)
                 t[i] = s[i * stride] * factor;
         }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<float> Pair(float* s, nint stride) =>
-        Avx.InsertVector128(Vector256.Create(Vector128.Load(s), default), Vector128.Load(s + (4 * stride)), 1);
+    private static Vector256<float> Pair(float* s, nint upper) =>
+        Avx.InsertVector128(Vector256.Create(Vector128.Load(s), default), Vector128.Load(s + upper), 1);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Store4(

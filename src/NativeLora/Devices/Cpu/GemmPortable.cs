@@ -19,6 +19,7 @@ internal sealed unsafe class GemmPortable : GemmKernel
         Multiply6x8(tile);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public override void Dot4(nint depth, float* a, float* b, nint stride, float* sums)
     {
         var b0 = b;
@@ -98,9 +99,11 @@ internal sealed unsafe class GemmPortable : GemmKernel
         Put(ref c, ref s, toC, toS, c50, bias0, c51, bias1);
     }
 
+    /// <summary>Ends one row of the tile and goes to the next.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Put(
-        ref float* c, ref float* s, nint toC, nint toS, Vector128<float> c0, Vector128<float> bias0, Vector128<float> c1, Vector128<float> bias1)
+        ref float* c, ref float* s, nint toC, nint toS,
+        Vector128<float> c0, Vector128<float> bias0, Vector128<float> c1, Vector128<float> bias1)
     {
         if (s != null)
         {

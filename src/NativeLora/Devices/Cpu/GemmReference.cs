@@ -5,7 +5,7 @@ namespace NativeLora.Devices.Cpu;
 /// <summary>The product as a formula: scalar, summed in fp64. What the kernels are held against.</summary>
 internal static unsafe class GemmReference
 {
-    /// <summary>Element (i, j) of the result, and the sum of the magnitudes it is made of, which bounds its rounding error.</summary>
+    /// <summary>Element (i, j) of the result, and the sum of its terms' magnitudes, which bounds its rounding error.</summary>
     public static (double Value, double Magnitude) Element(in GemmArgs g, int i, int j)
     {
         double value = 0, magnitude = 0;

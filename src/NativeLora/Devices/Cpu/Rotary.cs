@@ -82,23 +82,3 @@ internal sealed unsafe class Rotary : IParallelBody
         }
     }
 }
-
-/// <summary>Fills the tables of <see cref="Rotary"/>.</summary>
-internal static unsafe class RotaryTable
-{
-    /// <summary>
-    /// cos and sin of [positions, invFreq.Length]. The angle is rounded to fp32 as PyTorch does; its cosine is then exact.
-    /// </summary>
-    public static void Fill(float[] invFreq, float attentionScaling, int positions, float* cos, float* sin)
-    {
-        for (var position = 0; position < positions; position++)
-        {
-            foreach (var frequency in invFreq)
-            {
-                var angle = position * frequency;
-                *cos++ = (float)Math.Cos(angle) * attentionScaling;
-                *sin++ = (float)Math.Sin(angle) * attentionScaling;
-            }
-        }
-    }
-}

@@ -1,0 +1,149 @@
+using System.Text.Json;
+using NativeLora.Adapters;
+using NativeLora.Checkpoints;
+using NativeLora.Devices;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Training;
+
+namespace NativeLora.Cli.Verify;
+
+/// <summary>Compares one adapter of a fixture: outputs, gradients, twelve steps of training, final weights, merging.</summary>
+internal sealed class AdapterVerifier(string name, string variant, string folder, PretrainedModel pretrained, ModelHead head, VerifyReport report)
+{
+    private readonly string _adapter = Path.Combine(folder, "adapters", variant);
+
+    public void Run()
+    {
+        LoadedAdapter loaded;
+        LoraConfig config;
+        try
+        {
+            config = LoraConfig.Load(Path.Combine(_adapter, "init", "adapter_config.json"));
+            var targets = TargetResolver.Resolve(TargetResolver.Complete(config, pretrained.Modules(head)), pretrained.Modules(head));
+            if (config.UnsupportedReason(targets) is { } reason)
+            {
+                report.Unsupported(name, variant, reason);
+                return;
+            }
+            loaded = AdapterFile.Load(Path.Combine(_adapter, "init"), pretrained.Modules(head));
+        }
+        catch (InputException e)
+        {
+            report.Error(name, variant, e.Message);
+            return;
+        }
+        using var golden = SafeTensorsFile.Open(Path.Combine(_adapter, "golden.safetensors"));
+        using var inputs = SafeTensorsFile.Open(Path.Combine(folder, "inputs.safetensors"));
+        using var model = TrainableModel.WithAdapters(pretrained, head, loaded.Config, loaded.Weights);
+        var pad = CaseVerifier.PadOf(pretrained.Model);
+        var batch = new FixtureBatch(inputs, "", pretrained.Model, pad);
+
+        report.Line(name, variant, "logits", Logits(model, batch, golden.ReadFloat32("logits")), 1e-5);
+        using (var training = new TrainingSession(model, CaseVerifier.Capacity(batch), batch.Width, new AdamWOptions(), baseDropout: false))
+        {
+            var loss = training.Accumulate(batch.Packed, 1f / training.LabelCount(batch.Packed), first: true);
+            report.Line(name, variant, "loss", Distance.Relative(loss, golden.ReadFloat32("loss")[0]), 1e-5);
+            const string prefix = "grad.base_model.model.";
+            CaseVerifier.Compare(report, name, variant, "gradients",
+                golden.Tensors.Keys.Where(k => k.StartsWith(prefix, StringComparison.Ordinal)).ToDictionary(k => k[prefix.Length..], golden.ReadFloat32), model.Parameters);
+        }
+        Merged(loaded, batch, golden);
+        Steps(model, batch, golden, pad);
+    }
+
+    private static double Logits(TrainableModel model, FixtureBatch batch, float[] golden)
+    {
+        var (graph, outputs) = model.Build(new BuildOptions { Head = model.Head, MaxLength = batch.Width });
+        using var session = model.NewSession(graph, CaseVerifier.Capacity(batch));
+        session.Load(batch.Packed);
+        session.Run();
+        var got = session.Read(outputs.Logits!);
+        if (model.Head == ModelHead.LanguageModel)
+            (got, golden) = batch.Unmasked(got, golden);
+        return Distance.RelativeL2(got, golden);
+    }
+
+    private void Steps(TrainableModel model, FixtureBatch inputs, SafeTensorsFile golden, int pad)
+    {
+        using var json = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(_adapter, "steps.json")));
+        var (optimizer, schedule) = (json.RootElement.GetProperty("optimizer"), json.RootElement.GetProperty("schedule"));
+        using var file = SafeTensorsFile.Open(Path.Combine(folder, "train.safetensors"));
+        var batches = new List<FixtureBatch>();
+        while (file.Tensors.ContainsKey($"batch.{batches.Count}.input_ids"))
+            batches.Add(new FixtureBatch(file, $"batch.{batches.Count}.", pretrained.Model, pad));
+        var capacity = new BatchSize(batches.Append(inputs).Max(b => b.Packed.TokenCapacity), batches.Append(inputs).Max(b => b.Packed.SequenceCapacity), 0);
+        var adam = new AdamWOptions
+        {
+            Beta1 = optimizer.GetProperty("betas")[0].GetDouble(),
+            Beta2 = optimizer.GetProperty("betas")[1].GetDouble(),
+            Epsilon = optimizer.GetProperty("eps").GetDouble(),
+            WeightDecay = optimizer.GetProperty("weight_decay").GetDouble(),
+        };
+        using var training = new TrainingSession(model, capacity, batches.Append(inputs).Max(b => b.Width), adam, baseDropout: false);
+        var rate = new LearningRate(LearningRateKind.Linear, schedule.GetProperty("learning_rate").GetDouble(),
+            schedule.GetProperty("total_steps").GetInt32(), schedule.GetProperty("warmup_steps").GetInt32());
+        var (losses, norms, rates) = (new Worst(), new Worst(), new Worst());
+        foreach (var step in json.RootElement.GetProperty("steps").EnumerateArray())
+        {
+            var number = step.GetProperty("step").GetInt32();
+            var batch = batches[step.GetProperty("batch").GetInt32()].Packed;
+            var loss = training.Accumulate(batch, 1f / training.LabelCount(batch), first: true);
+            var norm = training.Update(rate.At(number), json.RootElement.GetProperty("clip_norm").GetDouble());
+            losses.Add(Distance.Relative(loss, step.GetProperty("loss").GetDouble()), $"step{number}");
+            norms.Add(Distance.Relative(norm, step.GetProperty("grad_norm").GetDouble()), $"step{number}");
+            rates.Add(Distance.Relative(rate.At(number), step.GetProperty("learning_rate").GetDouble()), $"step{number}");
+        }
+        report.Line(name, variant, $"losses[{losses.Count}]:{losses.Where}", losses.Error, 1e-5);
+        report.Line(name, variant, $"grad_norms[{norms.Count}]:{norms.Where}", norms.Error, 1e-4);
+        report.Line(name, variant, $"learning_rates[{rates.Count}]", rates.Error, 1e-12);
+        using (var final = SafeTensorsFile.Open(Path.Combine(_adapter, "final", "adapter_model.safetensors")))
+        {
+            const string prefix = "base_model.model.";
+            var weights = new Worst();
+            var exported = model.Export();
+            foreach (var key in final.Tensors.Keys)
+                weights.Add(exported.Tensors.TryGetValue(key[prefix.Length..], out var tensor) ? Distance.RelativeL2(tensor.Values, final.ReadFloat32(key)) : double.PositiveInfinity, key[prefix.Length..]);
+            report.Line(name, variant, $"final_weights[{weights.Count}]:{weights.Where}", weights.Error, 1e-4);
+        }
+        report.Line(name, variant, "final_logits", Logits(model, inputs, golden.ReadFloat32("final_logits")), 1e-4);
+        var after = json.RootElement.GetProperty("after").GetProperty("loss_on_inputs").GetDouble();
+        var last = training.Accumulate(inputs.Packed, 1f / training.LabelCount(inputs.Packed), first: true);
+        report.Line(name, variant, "loss_after", Distance.Relative(last, after), 1e-5);
+    }
+
+    private void Merged(LoadedAdapter loaded, FixtureBatch batch, SafeTensorsFile golden)
+    {
+        var folder = Path.Combine(Path.GetTempPath(), $"nativelora-verify-{Guid.NewGuid():N}");
+        try
+        {
+            AdapterMerger.Merge(pretrained.Checkpoint, pretrained.Modules(head), loaded.Config, loaded.Weights, folder);
+            using (var whole = PretrainedModel.Open(folder, pretrained.Device))
+            {
+                var graph = whole.NewGraph(Trainables.None);
+                var outputs = whole.Model.Build(graph, new BuildOptions { Head = head, MaxLength = batch.Width });
+                using var session = new Session(whole.Device, MemoryPlan.For(graph, CaseVerifier.Capacity(batch)), whole.Weights, null);
+                session.Load(batch.Packed);
+                session.Run();
+                var (got, wanted) = (session.Read(outputs.Logits!), golden.ReadFloat32("merged_logits"));
+                if (head == ModelHead.LanguageModel)
+                    (got, wanted) = batch.Unmasked(got, wanted);
+                report.Line(name, variant, "merged_logits", Distance.RelativeL2(got, wanted), 1e-5);
+            }
+            var file = Path.Combine(_adapter, "merged", "model.safetensors");
+            if (!File.Exists(file))
+                return;
+            using var merged = SafeTensorsFile.Open(Path.Combine(folder, "model.safetensors"));
+            using var expected = SafeTensorsFile.Open(file);
+            var worst = new Worst();
+            foreach (var tensor in expected.Tensors.Keys)
+                worst.Add(merged.Tensors.ContainsKey(tensor) ? Distance.RelativeL2(merged.ReadFloat32(tensor), expected.ReadFloat32(tensor)) : double.PositiveInfinity, tensor);
+            report.Line(name, variant, $"merged_weights[{worst.Count}]:{worst.Where}", worst.Error, 1e-6);
+        }
+        finally
+        {
+            if (Directory.Exists(folder))
+                Directory.Delete(folder, recursive: true);
+        }
+    }
+}

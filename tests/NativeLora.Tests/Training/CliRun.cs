@@ -27,7 +27,7 @@ internal sealed class CliRun : IDisposable
     {
         var start = new ProcessStartInfo("dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
         foreach (var argument in (string[])
-            [typeof(Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
+            [typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
              "--threads", "1", "--json", .. more])
             start.ArgumentList.Add(argument);
         return Process.Start(start)!;

@@ -58,40 +58,86 @@ internal sealed class TorchBert : IDisposable
         return (loss.item<float>(), norm);
     }
 
+    // What the backward does not need is freed as soon as Python would free it: a tensor that C# holds would stay.
     private torch.Tensor Logits()
     {
-        const string at = "bert.embeddings";
-        var x = Weight($"{at}.word_embeddings").index_select(0, _ids)
-            .add_(Weight($"{at}.token_type_embeddings").index_select(0, _types))
-            .add_(Weight($"{at}.position_embeddings").index_select(0, _positions));
-        x = Norm($"{at}.LayerNorm", x);
+        var x = Embeddings();
         for (var l = 0; l < _layers; l++)
-            x = Layer(x, $"bert.encoder.layer.{l}");
-        var first = x.view(_batch, _length, _hidden).select(1, 0);
-        return Linear("classifier", Linear("bert.pooler.dense", first).tanh());
+        {
+            using var below = x;
+            x = Layer(below, $"bert.encoder.layer.{l}");
+        }
+        using var last = x;
+        using var first = last.view(_batch, _length, _hidden).select(1, 0);
+        using var dense = Linear("bert.pooler.dense", first);
+        using var pooled = dense.tanh();
+        return Linear("classifier", pooled);
+    }
+
+    private torch.Tensor Embeddings()
+    {
+        const string at = "bert.embeddings";
+        using var sum = Weight($"{at}.word_embeddings").index_select(0, _ids);
+        using var types = Weight($"{at}.token_type_embeddings").index_select(0, _types);
+        using var positions = Weight($"{at}.position_embeddings").index_select(0, _positions);
+        Add(Add(sum, types), positions);
+        return Norm($"{at}.LayerNorm", sum);
     }
 
     private torch.Tensor Layer(torch.Tensor x, string at)
     {
-        var q = Heads(Linear($"{at}.attention.self.query", x));
-        var k = Heads(Linear($"{at}.attention.self.key", x));
-        var v = Heads(Linear($"{at}.attention.self.value", x));
-        var mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, _hidden);
-        x = Norm($"{at}.attention.output.LayerNorm", Linear($"{at}.attention.output.dense", mixed) + x);
-        var inner = F.gelu(Linear($"{at}.intermediate.dense", x));
-        return Norm($"{at}.output.LayerNorm", Linear($"{at}.output.dense", inner) + x);
+        torch.Tensor middle;
+        using (var mixed = Attention(x, $"{at}.attention.self"))
+        using (var residual = Add(Linear($"{at}.attention.output.dense", mixed), x))
+            middle = Norm($"{at}.attention.output.LayerNorm", residual);
+        using (middle)
+        {
+            torch.Tensor activated;
+            using (var inner = Linear($"{at}.intermediate.dense", middle))
+                activated = F.gelu(inner);
+            using (activated)
+            using (var residual = Add(Linear($"{at}.output.dense", activated), middle))
+                return Norm($"{at}.output.LayerNorm", residual);
+        }
     }
 
-    /// <summary>[tokens, hidden] as [batch, heads, length, width of a head].</summary>
-    private torch.Tensor Heads(torch.Tensor x) => x.view(_batch, _length, _heads, _hidden / _heads).transpose(1, 2);
+    private torch.Tensor Attention(torch.Tensor x, string at)
+    {
+        using var q = Heads(Linear($"{at}.query", x));
+        using var k = Heads(Linear($"{at}.key", x));
+        using var v = Heads(Linear($"{at}.value", x));
+        using var mixed = F.scaled_dot_product_attention(q, k, v);
+        using var turned = mixed.transpose(1, 2);
+        return turned.reshape(-1, _hidden);
+    }
 
-    /// <summary>x Wᵀ + b, and the adapter's term added by the product that makes it.</summary>
+    /// <summary>[tokens, hidden] as [batch, heads, length, width of a head]; takes <paramref name="x"/> over.</summary>
+    private torch.Tensor Heads(torch.Tensor x)
+    {
+        using (x)
+        using (var split = x.view(_batch, _length, _heads, _hidden / _heads))
+            return split.transpose(1, 2);
+    }
+
+    /// <summary>x Wᵀ + b, and the adapter's term added in place by the product that makes it.</summary>
     private torch.Tensor Linear(string name, torch.Tensor x)
     {
         var y = F.linear(x, Weight(name), _weights[$"{name}.bias"]);
         if (!_weights.TryGetValue($"{name}.lora_A.weight", out var a))
             return y;
-        return y.addmm(F.linear(x, a), _weights[$"{name}.lora_B.weight"].t(), beta: 1, alpha: (float)_scaling);
+        using var p = F.linear(x, a);
+        using var b = _weights[$"{name}.lora_B.weight"].t();
+        return Same(y, y.addmm_(p, b, beta: 1, alpha: (float)_scaling));
+    }
+
+    private static torch.Tensor Add(torch.Tensor to, torch.Tensor x) => Same(to, to.add_(x));
+
+    /// <summary>Work in place may give another object for the same tensor.</summary>
+    private static torch.Tensor Same(torch.Tensor tensor, torch.Tensor result)
+    {
+        if (!ReferenceEquals(tensor, result))
+            result.Dispose();
+        return tensor;
     }
 
     private torch.Tensor Norm(string name, torch.Tensor x) =>

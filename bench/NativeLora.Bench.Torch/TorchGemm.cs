@@ -76,7 +76,8 @@ internal sealed class TorchGemm : GemmPeer
         {
             if (shared)
             {
-                result.Dispose();
+                if (!ReferenceEquals(result, _c))
+                    result.Dispose();
                 return;
             }
             _last?.Dispose();

@@ -4,7 +4,7 @@ using NativeLora.Bench.Kernels;
 using NativeLora.Bench.Profiling;
 
 const string Usage = """
-    kernels [FILTER] [--threads N]                  time kernels with BenchmarkDotNet
+    kernels [FILTER] [--threads N] [--iterations N]  time kernels with BenchmarkDotNet
     compare [--threads 1,2] [--rounds R] [--filter TEXT] [--json FILE]
                                                     products against OpenBLAS; against libtorch: see bench/README.md
     profile [--kind minilm|bertbase|smollm2] [--mask 0101…] [--threads N] [--steps N] [--model FOLDER]
@@ -16,7 +16,7 @@ try
     switch (args.FirstOrDefault())
     {
         case "kernels":
-            KernelBenchmarks.Run(new Options(args[1..], "threads"));
+            KernelBenchmarks.Run(new Options(args[1..], "threads", "iterations"));
             return 0;
         case "compare":
             {

@@ -10,6 +10,7 @@ using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
 using NativeLora.Bench.Compare;
 using NativeLora.Devices.Cpu;
+using Perfolizer.Horology;
 
 namespace NativeLora.Bench.Kernels;
 
@@ -32,7 +33,9 @@ internal static class KernelBenchmarks
     {
         Threads = options.Number("threads", Threads);
         var config = new ManualConfig()
-            .AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(3).WithIterationCount(9))
+            .AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance)
+                .WithIterationTime(TimeInterval.FromMilliseconds(200)).WithWarmupCount(3).WithIterationCount(options.Number("iterations", 9)))
+            .WithSummaryStyle(SummaryStyle.Default.WithMaxParameterColumnWidth(60))
             .AddColumnProvider(DefaultColumnProviders.Instance)
             .AddColumn(new RateColumn("GFLOP/s", w => w.Flops), new RateColumn("GB/s", w => w.Bytes))
             .AddLogger(ConsoleLogger.Default)

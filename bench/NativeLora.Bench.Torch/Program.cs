@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using NativeLora;
 using NativeLora.Bench.Compare;
 using NativeLora.Bench.Torch;
@@ -36,6 +37,9 @@ try
             report.Note($"OpenBLAS with its kernels for {blas.Core}.");
     }
     report.Note($"libtorch {TorchSharp.torch.__version__} through TorchSharp, fp32.");
+    report.Note(NativeLibrary.TryGetExport(NativeLibrary.GetMainProgramHandle(), "mkl_serv_intel_cpu_true", out _)
+        ? "MKL's check of the processor's vendor is preloaded: it takes its widest kernels on any processor."
+        : "MKL as shipped: on processors that are not Intel's it may take narrower kernels than it has (see bench/README.md).");
     Console.WriteLine(report.Markdown());
     if (options.Text("json") is { } file)
         File.WriteAllText(file, report.Json());

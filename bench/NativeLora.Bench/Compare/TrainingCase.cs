@@ -91,7 +91,7 @@ internal sealed record TrainingCase(
 
     private string WriteRandom()
     {
-        var folder = Path.Combine(Path.GetTempPath(), $"nativelora-bench-{Environment.ProcessId}", Name);
+        var folder = Path.Combine(Path.GetTempPath(), $"nativelora-bench-{Environment.ProcessId}-{Name}");
         Directory.CreateDirectory(folder);
         AppDomain.CurrentDomain.ProcessExit += (_, _) =>
         {

@@ -11,14 +11,15 @@ internal sealed class ProgressLine(string what) : IProgress<FeatureProgress>, ID
     private long _shownAt = long.MinValue;
     private int _width;
 
-    public TimeSpan Elapsed => _clock.Elapsed;
+    /// <summary>Time until the last batch was done.</summary>
+    public TimeSpan LastReport { get; private set; }
 
     /// <summary>Tokens done.</summary>
     public long Tokens { get; private set; }
 
     public void Report(FeatureProgress value)
     {
-        Tokens = value.Tokens;
+        (Tokens, LastReport) = (value.Tokens, _clock.Elapsed);
         if (!_live || (_clock.ElapsedMilliseconds - _shownAt < 100 && value.Samples < value.AllSamples))
             return;
         _shownAt = _clock.ElapsedMilliseconds;

@@ -80,7 +80,7 @@ internal static class SelectCommand
         using (progress)
             result = SelectionPipeline.Run(model, examples, request, progress, Shell.Cancellation);
         if (ranks)
-            ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.LastReport.TotalSeconds:0.0} s");
+            ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
         SelectionView.Show(ui, result.Report, options.Strategy);
         if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
             ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));

@@ -12,14 +12,14 @@ internal sealed class ProgressLine(string what) : IProgress<FeatureProgress>, ID
     private int _width;
 
     /// <summary>Time until the last batch was done.</summary>
-    public TimeSpan LastReport { get; private set; }
+    public TimeSpan Elapsed { get; private set; }
 
     /// <summary>Tokens done.</summary>
     public long Tokens { get; private set; }
 
     public void Report(FeatureProgress value)
     {
-        (Tokens, LastReport) = (value.Tokens, _clock.Elapsed);
+        (Tokens, Elapsed) = (value.Tokens, _clock.Elapsed);
         if (!_live || (_clock.ElapsedMilliseconds - _shownAt < 100 && value.Samples < value.AllSamples))
             return;
         _shownAt = _clock.ElapsedMilliseconds;

@@ -16,7 +16,8 @@ internal static class MemoryCommand
         var (model, lora) = (new ModelOptions(), new LoraOptions());
         var masks = new Option<string[]>("--mask")
         {
-            Description = "layers with adapters, beside all of them: numbers such as 3,4,5 or a mask such as 000111; may be given again (default: the top half)", HelpName = "LAYERS",
+            Description = "layers with adapters, beside all of them: numbers such as 3,4,5 or a mask such as 000111; may be given again (default: the top half)",
+            HelpName = "LAYERS",
         };
         var selection = new Option<string?>("--selection") { Description = "selection.json whose mask is wanted", HelpName = "FILE" };
         var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => 32, HelpName = "N" };
@@ -72,7 +73,11 @@ internal static class MemoryCommand
         var head = blueprint.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
         return new CostRequest
         {
-            Lora = lora.Read(parsed, head), Head = head, Capacity = BatchSize.Of(batch, length), MaxLength = length, Threads = settings.Threads,
+            Lora = lora.Read(parsed, head),
+            Head = head,
+            Capacity = BatchSize.Of(batch, length),
+            MaxLength = length,
+            Threads = settings.Threads,
         };
     }
 

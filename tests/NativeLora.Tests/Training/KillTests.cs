@@ -81,7 +81,7 @@ public sealed class KillTests : IDisposable
     {
         var start = new ProcessStartInfo("dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
         foreach (var argument in (string[])
-            [typeof(Cli.Commands.VerifyCommand).Assembly.Location, "train", "--model", _folder.File("model"), "--task", "text", "--data", _folder.File("data.tsv"),
+            [typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, "train", "--model", _folder.File("model"), "--task", "text", "--data", _folder.File("data.tsv"),
              "--dev", _folder.File("data.tsv"), "--output", _folder.File(output), "--max-steps", $"{Steps}", "--batch-size", "4", "--accumulation", "2",
              "--eval-every", "1000", "--dropout", "0.1", "--lr", "1e-3", "--save-every", "7", "--threads", "1", "--json", .. more])
             start.ArgumentList.Add(argument);

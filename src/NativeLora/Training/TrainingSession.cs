@@ -2,6 +2,7 @@ using NativeLora.Data;
 using NativeLora.Devices;
 using NativeLora.Graphs;
 using NativeLora.Models;
+using NativeLora.Ops;
 
 namespace NativeLora.Training;
 
@@ -73,7 +74,11 @@ public sealed class TrainingSession : IDisposable
     public int LabelCount(PackedBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
-        return _model.Head == ModelHead.LanguageModel ? batch.LabelCount : batch.SequenceCount;
+        if (_model.Head == ModelHead.LanguageModel)
+            return batch.LabelCount;
+        if (_loss.Producer!.Op is SquaredErrorOp)
+            return batch.SequenceCount;
+        return batch.SequenceCount - batch.ClassLabels.AsSpan(0, batch.SequenceCount).Count(InstructionPrompt.IgnoredLabel);
     }
 
     /// <summary>Forward and backward of one micro-batch.</summary>

@@ -67,7 +67,7 @@ internal static class SelectionView
             return;
         }
         ui.Fact("adapters", $"on {Ui.Count(report.Selected.Count, "layer")} of {report.Layers.Count}: {string.Join(", ", report.Selected.Order())}");
-        if (report.Rule == "paper" && report.Layers.FirstOrDefault(l => l.Selected && l.ConstantInput) is { } accident)
+        if (report is { Rule: "paper", Strategy: "cka" or "cka-debiased" } && report.Layers.FirstOrDefault(l => l.Selected && l.ConstantInput) is { } accident)
             ui.Fact("note", $"layer {accident.Layer} is chosen because its input is the same in every row; --rule plain leaves such layers out");
         ui.Fact("backward", lowest == 0 ? "reaches layer 0: nothing of it can be left out" : $"stops at layer {lowest}: nothing is kept of the {Ui.Count(lowest, "layer")} below");
     }

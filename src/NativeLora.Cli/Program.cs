@@ -1,10 +1,21 @@
 using System.CommandLine;
-using NativeLora;
+using System.CommandLine.Help;
 using NativeLora.Cli;
 using NativeLora.Cli.Commands;
 
-var root = new RootCommand("LoRA fine-tuning of transformers in .NET: adapters only on the layers that change the representation most.")
+var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: adapters only on the layers that change the representation most.")
 {
+    new HelpOption { Recursive = true },
+    new VersionOption(),
+    InfoCommand.Create(),
+    SelectCommand.Create(),
+    MemoryCommand.Create(),
+    TrainCommand.Create(),
+    RunCommand.Create(),
+    EvalCommand.Create(),
+    PredictCommand.Create(),
+    MergeCommand.Create(),
     VerifyCommand.Create(),
 };
+Shell.ListenToCtrlC();
 return Shell.Run(root, args);

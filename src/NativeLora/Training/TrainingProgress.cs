@@ -60,7 +60,7 @@ public sealed record TrainingSummary(
 public sealed class TrainingInterruptedException : OperationCanceledException
 {
     internal TrainingInterruptedException(int step, int total, string checkpoint, CancellationToken token)
-        : base($"interrupted after step {step} of {total}; the checkpoint is {checkpoint}, resume the training to go on from there", token) =>
+        : base($"interrupted after step {step} of {total}; the checkpoint is {checkpoint}", token) =>
         (Step, Checkpoint) = (step, checkpoint);
 
     /// <summary>Steps made.</summary>

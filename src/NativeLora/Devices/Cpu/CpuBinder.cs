@@ -11,7 +11,6 @@ internal sealed unsafe partial class CpuBinder : IDisposable
     private readonly Gemm _gemm;
     private readonly List<IDisposable> _owned = [];
     private readonly Dictionary<(bool Backward, int HeadDim), AttentionKernel> _attention = [];
-    private readonly Dictionary<(Op Forward, int Columns, int Rows), object> _norms = [];
     private LossScratch? _losses;
 
     public CpuBinder(CpuThreads threads, CpuPath path)

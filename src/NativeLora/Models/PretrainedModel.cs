@@ -82,7 +82,7 @@ public sealed class PretrainedModel : IDisposable
     private static bool IsHead(string module) =>
         module is "lm_head" || Model.ClassifierModules.Any(h => module == h || module.StartsWith(h + ".", StringComparison.Ordinal));
 
-    private static HfConfig WithLabels(HfConfig config, IReadOnlyList<string>? labels)
+    internal static HfConfig WithLabels(HfConfig config, IReadOnlyList<string>? labels)
     {
         if (labels is null || (config.NumLabels == labels.Count && config.Id2Label.Count == labels.Count))
             return config;

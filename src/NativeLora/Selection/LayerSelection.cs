@@ -120,6 +120,13 @@ public sealed record LayerSelection
             $"ratio {ratio} of {layers} layers chooses none: give at least {1.0 / layers:0.####}, or the strategy none"));
     }
 
+    /// <summary>Checks, before anything is measured, that the options fit a model and choose something.</summary>
+    internal static void CheckOptions(SelectionOptions options, int layers)
+    {
+        CheckAmounts(options, layers);
+        _ = Amount(options, layers);
+    }
+
     private static void CheckAmounts(SelectionOptions options, int layers)
     {
         if (options.Ratio is { } ratio && !(ratio > 0 && ratio <= 1))

@@ -1,0 +1,100 @@
+using NativeLora.Data;
+using NativeLora.Models;
+
+namespace NativeLora.Selection;
+
+/// <summary>A selection to be made.</summary>
+public sealed record SelectionRequest
+{
+    /// <summary>The model, as the user named it.</summary>
+    public required string Model { get; init; }
+
+    /// <summary>The task or data set; null if none.</summary>
+    public string? Task { get; init; }
+
+    /// <summary>Which layers to choose.</summary>
+    public required SelectionOptions Options { get; init; }
+
+    /// <summary>How features are taken.</summary>
+    public required FeatureOptions Features { get; init; }
+
+    /// <summary>Resamples for stability; 0 for none.</summary>
+    public int Resamples { get; init; } = 100;
+
+    /// <summary>Training whose cost is predicted; null for no prediction.</summary>
+    public CostRequest? Cost { get; init; }
+}
+
+/// <summary>What a selection came to.</summary>
+/// <param name="Report">What is written down.</param>
+/// <param name="Selection">The choice.</param>
+/// <param name="Similarities">What was measured; null for a strategy that measures nothing.</param>
+/// <param name="Bootstrap">Stability, if it was estimated.</param>
+/// <param name="Cost">Predicted cost with the choice; null if not asked for.</param>
+/// <param name="AllLayers">Predicted cost with all layers; null if not asked for.</param>
+public sealed record SelectionResult(
+    SelectionReport Report, LayerSelection Selection, LayerSimilarities? Similarities, Bootstrap? Bootstrap, TrainingCost? Cost, TrainingCost? AllLayers);
+
+/// <summary>Forward pass, similarities, choice, stability and predicted cost in one.</summary>
+public static class SelectionPipeline
+{
+    /// <summary>Whether a strategy looks at features.</summary>
+    public static bool NeedsFeatures(SelectionStrategy strategy) =>
+        strategy is SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine;
+
+    /// <summary>Chooses layers.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="examples">Samples; used only by strategies that look at features.</param>
+    /// <param name="request">What is wanted.</param>
+    /// <param name="progress">Told after each batch of the forward pass.</param>
+    /// <param name="cancellation">Stops between batches.</param>
+    /// <exception cref="InputException">Settings, samples and model do not fit together. Settings are checked before anything runs.</exception>
+    /// <exception cref="OperationCanceledException">It was stopped.</exception>
+    public static SelectionResult Run(
+        PretrainedModel model, IReadOnlyList<EncodedExample> examples, SelectionRequest request,
+        IProgress<FeatureProgress>? progress = null, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(request);
+        var layers = model.Model.Layers;
+        var options = request.Options;
+        var ranks = NeedsFeatures(options.Strategy);
+        var selection = ranks ? null : LayerSelection.Select(layers, null, options);
+        if (ranks)
+            LayerSelection.CheckOptions(options, layers);
+        var blueprint = ModelBlueprint.Of(model);
+        var all = request.Cost is { } cost ? CostPredictor.Predict(blueprint, cost, [.. Enumerable.Range(0, layers)]) : null;
+
+        LayerSimilarities? similarities = null;
+        Bootstrap? bootstrap = null;
+        if (ranks)
+        {
+            (similarities, var features) = Measure(model, examples, request, progress, cancellation);
+            selection = LayerSelection.Select(similarities, options);
+            if (request.Resamples > 0 && features is not null && features[0].Rows >= 4)
+                bootstrap = Bootstrap.Run(features, options, request.Resamples, options.Seed);
+        }
+        var chosen = request.Cost is { } training ? CostPredictor.Predict(blueprint, training, [.. selection!.Selected]) : null;
+        var report = SelectionReport.Create(
+            request.Model, request.Task, ranks ? TokenRules.NameOf(request.Features.Token) : null, options, selection!, similarities, bootstrap)
+            with { Predicted = chosen?.ToReport() };
+        return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all);
+    }
+
+    /// <summary>Similarities, and features for resampling; null if they are not wanted.</summary>
+    private static (LayerSimilarities Similarities, IReadOnlyList<FeatureMatrix>? Features) Measure(
+        PretrainedModel model, IReadOnlyList<EncodedExample> examples, SelectionRequest request,
+        IProgress<FeatureProgress>? progress, CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(examples);
+        if (!FeatureExtractor.ShouldStream(model.Model, examples.Count))
+        {
+            var features = FeatureExtractor.Extract(model, examples, request.Features, progress, cancellation);
+            return (LayerSimilarities.Compute(features), features);
+        }
+        var random = new SplitMix64(request.Options.Seed);
+        int[] keep = request.Resamples == 0 ? [] : Bootstrap.Subset(examples.Count, ref random) ?? [.. Enumerable.Range(0, examples.Count)];
+        var (similarities, kept) = FeatureExtractor.Stream(model, examples, request.Features, keep, progress, cancellation);
+        return (similarities, kept.Count == 0 ? null : kept);
+    }
+}

@@ -93,7 +93,7 @@ public static class SelectionPipeline
             return (LayerSimilarities.Compute(features), features);
         }
         var random = new SplitMix64(request.Options.Seed);
-        int[] keep = request.Resamples == 0 ? [] : Bootstrap.Subset(examples.Count, ref random) ?? [.. Enumerable.Range(0, examples.Count)];
+        int[] keep = request.Resamples == 0 ? [] : Bootstrap.Subset(examples.Count, random) ?? [.. Enumerable.Range(0, examples.Count)];
         var (similarities, kept) = FeatureExtractor.Stream(model, examples, request.Features, keep, progress, cancellation);
         return (similarities, kept.Count == 0 ? null : kept);
     }

@@ -1,11 +1,19 @@
 using System.CommandLine;
-using NativeLora;
+using System.CommandLine.Help;
 using NativeLora.Cli;
 using NativeLora.Cli.Commands;
 
-var root = new RootCommand("LoRA fine-tuning of transformers in .NET: adapters only on the layers that change the representation most.")
+var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: adapters only on the layers that change the representation most.")
 {
     DemoCommand.Create(),
+    new HelpOption { Recursive = true },
+    new VersionOption(),
+    InfoCommand.Create(),
+    SelectCommand.Create(),
+    MemoryCommand.Create(),
+    PredictCommand.Create(),
+    MergeCommand.Create(),
     VerifyCommand.Create(),
 };
+Shell.ListenToCtrlC();
 return Shell.Run(root, args);

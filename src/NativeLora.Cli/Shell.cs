@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using NativeLora.Cli.Options;
 
 namespace NativeLora.Cli;
 
@@ -10,8 +11,28 @@ internal static class Shell
     public const int Failure = 1;
     public const int Interrupted = 130;
 
-    public static int Run(RootCommand root, string[] args)
+    private static readonly CancellationTokenSource Source = new();
+
+    /// <summary>Set by Ctrl-C: long work stops at the next point where nothing is left half done. A second Ctrl-C ends the process.</summary>
+    public static CancellationToken Cancellation => Source.Token;
+
+    /// <summary>Lets Ctrl-C stop the work in an orderly way.</summary>
+    public static void ListenToCtrlC() => Console.CancelKeyPress += (_, e) =>
     {
+        e.Cancel = !Source.IsCancellationRequested;
+        Source.Cancel();
+    };
+
+    public static int Run(Command root, string[] args)
+    {
+        if (args.Length == 0)
+            args = ["--help"];
+        if (!args[0].StartsWith('-') && root.Subcommands.All(c => c.Name != args[0]))
+        {
+            var names = root.Subcommands.Select(c => c.Name).ToList();
+            Fail($"there is no command \"{args[0]}\"{Suggestion.Of(args[0], names)}; the commands are {string.Join(", ", names)}");
+            return BadInput;
+        }
         var parsed = root.Parse(args);
         if (parsed.Errors.Count > 0 && parsed.Action is ParseErrorAction)
         {
@@ -34,6 +55,7 @@ internal static class Shell
         }
         catch (OperationCanceledException)
         {
+            Fail("interrupted");
             return Interrupted;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or OutOfMemoryException)
@@ -41,7 +63,16 @@ internal static class Shell
             Fail(e.Message);
             return Failure;
         }
+        catch (Exception e)
+        {
+            Fail($"internal error, please report it: {e.GetType().Name}: {e.Message} {Origin(e)}");
+            return Failure;
+        }
     }
+
+    // A mistake of this program: told in a line too, with its origin.
+    private static string Origin(Exception e) =>
+        e.StackTrace?.Split('\n').FirstOrDefault(l => l.Contains("NativeLora", StringComparison.Ordinal))?.Trim() ?? "";
 
     /// <summary>One line to the error stream.</summary>
     public static void Fail(string message) => Console.Error.WriteLine($"nativelora: {message.ReplaceLineEndings(" ")}");

@@ -11,7 +11,7 @@ internal sealed class DemoLanguage(int word)
     public const int EndOfText = 0;
     private const int Equal = 1;
     private const int FirstRule = 2;
-    private const int Alphabet = 16;
+    public const int Alphabet = 16;
 
     public enum Rule
     {
@@ -20,9 +20,6 @@ internal sealed class DemoLanguage(int word)
         Next,
         Sort,
         Swap,
-
-        /// <summary>The shifted task: each symbol's successor, backwards.</summary>
-        ReverseNext,
     }
 
     /// <summary>What the base is trained on.</summary>
@@ -43,20 +40,20 @@ internal sealed class DemoLanguage(int word)
     /// <summary>Share of right symbols by guessing.</summary>
     public static double Chance => 1.0 / Alphabet;
 
-    public EncodedExample[] Examples(SplitMix64 random, int count, IReadOnlyList<Rule> rules)
+    public EncodedExample[] Examples(SplitMix64 random, int count, IReadOnlyList<Rule> rules, int[]? cipher = null)
     {
         var examples = new EncodedExample[count];
         for (var i = 0; i < count; i++)
-            examples[i] = Example(random, rules[random.NextInt32(rules.Count)]);
+            examples[i] = Example(random, rules[random.NextInt32(rules.Count)], cipher);
         return examples;
     }
 
-    private EncodedExample Example(SplitMix64 random, Rule rule)
+    private EncodedExample Example(SplitMix64 random, Rule rule, int[]? cipher)
     {
         var x = new int[word];
         for (var i = 0; i < word; i++)
             x[i] = random.NextInt32(Alphabet);
-        int[] ids = [FirstRule + (int)rule, .. x.Select(s => FirstSymbol + s), Equal, .. Answer(rule, x).Select(s => FirstSymbol + s), EndOfText];
+        int[] ids = [FirstRule + (int)rule, .. x.Select(s => FirstSymbol + s), Equal, .. Answer(rule, x).Select(s => FirstSymbol + (cipher?[s] ?? s)), EndOfText];
         var labels = new int[ids.Length];
         Array.Fill(labels, InstructionPrompt.IgnoredLabel);
         Array.Copy(ids, AnswerAt, labels, AnswerAt, word);
@@ -70,7 +67,6 @@ internal sealed class DemoLanguage(int word)
         Rule.Next => x.Select(Successor),
         Rule.Sort => x.Order(),
         Rule.Swap => x.Select((_, i) => x[(i ^ 1) < x.Length ? i ^ 1 : i]),
-        Rule.ReverseNext => x.Reverse().Select(Successor),
         _ => throw new ArgumentOutOfRangeException(nameof(rule)),
     };
 

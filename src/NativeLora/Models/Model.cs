@@ -135,10 +135,13 @@ public static class ModelRegistry
     public static IReadOnlyCollection<string> Supported => Known.Keys;
 
     /// <summary>The model of a config.</summary>
+    /// <param name="config">The config.</param>
+    /// <param name="labels">Names of the classes, where the task has others than the config; one name for regression.</param>
     /// <exception cref="InputException">The architecture is not supported, or the config is wrong.</exception>
-    public static Model Create(HfConfig config)
+    public static Model Create(HfConfig config, IReadOnlyList<string>? labels = null)
     {
         ArgumentNullException.ThrowIfNull(config);
+        config = PretrainedModel.WithLabels(config, labels);
         config.RequireModelType([.. Known.Keys]);
         return Known[config.ModelType](config);
     }

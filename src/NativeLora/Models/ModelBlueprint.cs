@@ -28,10 +28,10 @@ public sealed class ModelBlueprint
         {
             var config = HfConfig.Open(path);
             var type = Computed(config.Dtype);
-            return new ModelBlueprint(ModelRegistry.Create(PretrainedModel.WithLabels(config, labels)), _ => type);
+            return new ModelBlueprint(ModelRegistry.Create(config, labels), _ => type);
         }
         using var checkpoint = Checkpoint.Open(path, options);
-        var model = ModelRegistry.Create(PretrainedModel.WithLabels(checkpoint.Config, labels));
+        var model = ModelRegistry.Create(checkpoint.Config, labels);
         var prefix = model.BackbonePrefix;
         var types = checkpoint.Tensors.ToDictionary(t => t.Key, t => t.Value.Type);
         return new ModelBlueprint(model, name => Computed(

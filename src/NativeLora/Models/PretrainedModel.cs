@@ -36,7 +36,7 @@ public sealed class PretrainedModel : IDisposable
         var checkpoint = Checkpoint.Open(path, options.Checkpoint);
         try
         {
-            var model = ModelRegistry.Create(WithLabels(checkpoint.Config, options.Labels));
+            var model = ModelRegistry.Create(checkpoint.Config, options.Labels);
             return new PretrainedModel(checkpoint, model, device, new ModelWeights(device, checkpoint, model.BackbonePrefix, options.Seed));
         }
         catch

@@ -1,0 +1,49 @@
+using NativeLora.Adapters;
+using NativeLora.Checkpoints;
+using NativeLora.Models;
+
+namespace NativeLora.Cli;
+
+/// <summary>What must be known of an adapter's folder before its base can be opened.</summary>
+internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classes)
+{
+    /// <summary>Reads settings, and how many classes a classifier that is saved with it has.</summary>
+    /// <exception cref="InputException">The folder is not there, or a file is missing or malformed.</exception>
+    public static AdapterFolder Open(string path)
+    {
+        var config = System.IO.Path.Combine(path, "adapter_config.json");
+        if (!Directory.Exists(path))
+            throw new InputException($"{path}: there is no such folder; give a folder with adapter_config.json and adapter_model.safetensors");
+        if (!File.Exists(config))
+            throw new InputException($"{path} holds no adapter_config.json; give a folder that PEFT or this program wrote");
+        var weights = System.IO.Path.Combine(path, "adapter_model.safetensors");
+        int? classes = null;
+        if (File.Exists(weights))
+        {
+            using var file = SafeTensorsFile.Open(weights);
+            foreach (var name in (string[])["classifier.out_proj.weight", "classifier.weight", "score.weight"])
+                if (classes is null && file.Tensors.TryGetValue($"base_model.model.{name}", out var tensor) && tensor.Shape.Length == 2)
+                    classes = (int)Math.Clamp(tensor.Shape[0], 1, 1_000_000);
+        }
+        return new AdapterFolder(path, LoraConfig.Load(config), classes);
+    }
+
+    /// <summary>What stands on top of the base.</summary>
+    public ModelHead Head(Model model) => Config.TaskType switch
+    {
+        "SEQ_CLS" => ModelHead.SequenceClassification,
+        "CAUSAL_LM" => ModelHead.LanguageModel,
+        _ => Classes is not null ? ModelHead.SequenceClassification : model.IsEncoder ? ModelHead.None : ModelHead.LanguageModel,
+    };
+
+    /// <summary>Labels that fit the adapter's classifier: those given, else the base's if they are as many, else numbered ones.</summary>
+    /// <exception cref="InputException">More or fewer were given than the adapter has.</exception>
+    public IReadOnlyList<string>? Labels(HfConfig config, IReadOnlyList<string>? given)
+    {
+        if (given is not null && Classes is { } wanted && given.Count != wanted)
+            throw new InputException($"--labels names {given.Count}, but the adapter {Path} has {wanted} classes");
+        if (given is not null || Classes is not { } count)
+            return given;
+        return config.Id2Label.Count == count ? [.. config.Id2Label.OrderBy(l => l.Key).Select(l => l.Value)] : [.. Enumerable.Range(0, count).Select(i => $"LABEL_{i}")];
+    }
+}

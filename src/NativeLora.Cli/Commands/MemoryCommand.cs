@@ -1,0 +1,207 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json.Nodes;
+using NativeLora.Cli.Options;
+using NativeLora.Cli.Show;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Selection;
+
+namespace NativeLora.Cli.Commands;
+
+/// <summary><c>nativelora memory</c>: what a training takes, known before it runs and without reading weights.</summary>
+internal static class MemoryCommand
+{
+    public static Command Create()
+    {
+        var (model, lora) = (new ModelOptions(), new LoraOptions());
+        var masks = new Option<string[]>("--mask")
+        {
+            Description = "layers with adapters, beside all of them: numbers such as 3,4,5 or a mask such as 000111; may be given again (default: the top half)", HelpName = "LAYERS",
+        };
+        var selection = new Option<string?>("--selection") { Description = "selection.json whose mask is wanted", HelpName = "FILE" };
+        var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => 32, HelpName = "N" };
+        var length = new Option<int>("--max-length") { Description = "tokens of each sequence", DefaultValueFactory = _ => 128, HelpName = "N" };
+        var optimizer = new Option<string>("--optimizer") { Description = "adamw", DefaultValueFactory = _ => "adamw", HelpName = "NAME" };
+        var labels = new Option<int?>("--num-labels") { Description = "outputs of the classifier (default: the config's)", HelpName = "N" };
+        var layers = new Option<bool>("--layers") { Description = "a line a layer" };
+        var nodes = new Option<bool>("--nodes") { Description = "all nodes of the training graph with their bytes and operations, for the last mask given" };
+        var json = new Option<bool>("--json") { Description = "print one JSON document and nothing else" };
+        var command = new Command("memory", "Predict the memory of a training by category, without reading weights.")
+        {
+            masks, selection, batch, length, optimizer, labels, layers, nodes, json,
+        };
+        model.AddTo(command);
+        lora.AddTo(command);
+        command.SetAction(parsed =>
+        {
+            var ui = new Ui(parsed.GetValue(json));
+            var settings = model.Read(parsed);
+            if (parsed.GetValue(optimizer) is var name && name != "adamw")
+                throw new InputException($"--optimizer {name}: there is adamw only");
+            var blueprint = settings.Blueprint(parsed.GetValue(labels) is { } n ? Labels(n) : null);
+            var request = Request(parsed, settings, lora, blueprint, parsed.GetValue(batch), parsed.GetValue(length));
+            List<IReadOnlyList<int>> choices = [[.. Enumerable.Range(0, blueprint.Model.Layers)]];
+            foreach (var mask in parsed.GetValue(masks) ?? [])
+                choices.Add(Choice(mask, blueprint.Model.Layers));
+            if (parsed.GetValue(selection) is { } file)
+                choices.Add(OfFile(file, blueprint.Model.Layers));
+            if (choices.Count == 1)
+                choices.Add([.. Enumerable.Range(blueprint.Model.Layers / 2, blueprint.Model.Layers - (blueprint.Model.Layers / 2))]);
+            List<TrainingCost> costs = [.. choices.Select(c => CostPredictor.Predict(blueprint, request, c))];
+            if (ui.Json)
+            {
+                Ui.WriteJson(ToJson(settings, request, costs, parsed.GetValue(layers)));
+                return 0;
+            }
+            Table(ui, settings, blueprint, request, costs);
+            if (parsed.GetValue(layers))
+                LayerTable(ui, costs[^1], costs[0]);
+            if (parsed.GetValue(nodes))
+                NodeTable(ui, costs[^1]);
+            return 0;
+        });
+        return command;
+    }
+
+    private static CostRequest Request(ParseResult parsed, ModelSettings settings, LoraOptions lora, ModelBlueprint blueprint, int batch, int length)
+    {
+        if (batch < 1 || length < 1)
+            throw new InputException($"a batch of {batch} sequences of {length} tokens holds nothing: give at least 1");
+        if ((long)batch * length > 1 << 26)
+            throw new InputException($"a batch of {batch} sequences of {length} tokens is larger than {1 << 26} tokens: make it smaller");
+        var head = blueprint.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+        return new CostRequest
+        {
+            Lora = lora.Read(parsed, head), Head = head, Capacity = BatchSize.Of(batch, length), MaxLength = length, Threads = settings.Threads,
+        };
+    }
+
+    private static string[] Labels(int count) => count is >= 1 and <= 1_000_000
+        ? [.. Enumerable.Range(0, count).Select(i => $"LABEL_{i}")]
+        : throw new InputException($"--num-labels {count}: give at least 1");
+
+    private static IReadOnlyList<int> Choice(string mask, int layers) =>
+        mask == "none" || (mask.Length == layers && mask.All(c => c == '0')) ? [] : LayerSelection.ParseLayers(mask, layers);
+
+    private static IReadOnlyList<int> OfFile(string file, int layers)
+    {
+        var report = SelectionReport.Load(file);
+        return report.Layers.Count == layers ? [.. report.Selected.Order()]
+            : throw new InputException($"{file}: a selection among {report.Layers.Count} layers, and the model has {layers}: select layers of this model");
+    }
+
+    private static void Table(Ui ui, ModelSettings settings, ModelBlueprint blueprint, CostRequest request, List<TrainingCost> costs)
+    {
+        var size = request.Capacity;
+        ui.Fact("model", $"{settings.Path}: {blueprint.Model.Config.ModelType}, {blueprint.Model.Layers} layers, {blueprint.Model.HiddenSize} wide");
+        ui.Fact("training", $"{Ui.Count(size.Sequences, "sequence")} of {Ui.Count(request.MaxLength, "token")}, r {request.Lora.Rank}, AdamW");
+        ui.Line();
+        List<string> heads = ["", "all layers"];
+        foreach (var cost in costs.Skip(1))
+        {
+            heads.Add(cost.Mask);
+            heads.Add("saves");
+        }
+        ui.Table(heads,
+        [
+            Row("weights, as stored", c => c.Memory.Weights, Ui.MiB),
+            Row("adapters and head", c => c.Memory.Parameters, Ui.MiB),
+            Row("their gradients", c => c.Memory.Gradients, Ui.MiB),
+            Row("optimizer", c => c.Memory.Optimizer, Ui.MiB),
+            Row("activations", c => c.Memory.Arena, Ui.MiB),
+            Row("  kept for the backward", c => c.Memory.Saved, Ui.MiB),
+            Row("tables and inputs", c => c.Memory.Constants + c.Memory.Inputs, Ui.MiB),
+            Row("kernels", c => c.Memory.Scratch, Ui.MiB),
+            Row("all together", c => c.Memory.Total, Ui.MiB),
+            Row("all but weights", c => c.Memory.Total - c.Memory.Weights, Ui.MiB),
+            [.. Enumerable.Repeat("", heads.Count)],
+            Row("trainable parameters", c => c.TrainableParameters, Ui.Count),
+            Row("operations a step", c => c.FlopsPerStep, n => Ui.Flops(n)),
+            Row("lowest adapted layer", c => c.LowestAdaptedLayer ?? -1, n => n < 0 ? "none" : $"{n}", saves: false),
+        ]);
+
+        List<string> Row(string name, Func<TrainingCost, long> value, Func<long, string> show, bool saves = true)
+        {
+            List<string> row = [name, show(value(costs[0]))];
+            foreach (var cost in costs.Skip(1))
+            {
+                row.Add(show(value(cost)));
+                row.Add(saves ? Ui.Saves(value(cost), value(costs[0])) : "");
+            }
+            return row;
+        }
+    }
+
+    private static void LayerTable(Ui ui, TrainingCost cost, TrainingCost all)
+    {
+        ui.Title($"By layer, mask {cost.Mask} (in brackets: all layers)");
+        ui.Table(["layer", "", "kept for backward", "", "trainable", "forward", "backward", ""], [.. cost.Layers.Select(layer =>
+        {
+            var other = all.Layers.First(l => l.Layer == layer.Layer);
+            string[] row =
+            [
+                layer.Layer < 0 ? "embeddings" : layer.Layer == cost.Mask.Length ? "head" : $"{layer.Layer}",
+                layer.Layer >= 0 && layer.Layer < cost.Mask.Length && cost.Mask[layer.Layer] == '1' ? "[green]●[/]" : "",
+                Ui.MiB(layer.SavedBytes), $"({Ui.MiB(other.SavedBytes)})", Ui.Count(layer.ParameterElements),
+                Ui.Flops(layer.ForwardFlops), Ui.Flops(layer.BackwardFlops), $"({Ui.Flops(other.BackwardFlops)})",
+            ];
+            return row;
+        })]);
+    }
+
+    private static void NodeTable(Ui ui, TrainingCost cost)
+    {
+        var (graph, size) = (cost.Plan.Graph, cost.Plan.Capacity);
+        var saved = cost.Plan.Saved.ToHashSet();
+        ui.Title($"{Ui.Count(graph.Nodes.Count, "node")}, mask {cost.Mask} (bytes are those of the outputs; kept: read by the backward)");
+        ui.Table(["", "op", "module", "output", "", "bytes", "operations"], [.. graph.Nodes.Select((node, i) =>
+        {
+            string[] row =
+            [
+                $"{i}{(node.Phase == Phase.Backward ? " b" : "")}", node.Op.Name, Spectre.Console.Markup.Escape(node.Name),
+                Spectre.Console.Markup.Escape(string.Join(" ", node.Outputs.Select(o => o.Shape.ToString()))),
+                node.Outputs.Any(saved.Contains) ? "kept" : "", Ui.MiB(node.Outputs.Sum(o => o.Bytes(size))), Ui.Flops(node.Op.Flops(node, size)),
+            ];
+            return row;
+        })], 5);
+    }
+
+    private static string ToJson(ModelSettings settings, CostRequest request, List<TrainingCost> costs, bool layers)
+    {
+        var columns = new JsonArray();
+        foreach (var cost in costs)
+        {
+            var bytes = new JsonObject();
+            foreach (var (name, value) in cost.ToReport().MemoryBytes)
+                bytes[name] = value;
+            var column = new JsonObject
+            {
+                ["mask"] = cost.Mask,
+                ["lowest_adapted_layer"] = cost.LowestAdaptedLayer,
+                ["memory_bytes"] = bytes,
+                ["trainable_parameters"] = cost.TrainableParameters,
+                ["flops_per_step"] = cost.FlopsPerStep,
+            };
+            if (layers)
+                column["layers"] = new JsonArray([.. cost.Layers.Select(l => (JsonNode)new JsonObject
+                {
+                    ["layer"] = l.Layer,
+                    ["saved_bytes"] = l.SavedBytes,
+                    ["trainable_parameters"] = l.ParameterElements,
+                    ["forward_flops"] = l.ForwardFlops,
+                    ["backward_flops"] = l.BackwardFlops,
+                })]);
+            columns.Add((JsonNode)column);
+        }
+        return new JsonObject
+        {
+            ["model"] = settings.Path,
+            ["batch_size"] = request.Capacity.Sequences,
+            ["max_length"] = request.MaxLength,
+            ["rank"] = request.Lora.Rank,
+            ["optimizer"] = "adamw",
+            ["columns"] = columns,
+        }.ToJsonString(JsonText.Indented);
+    }
+}

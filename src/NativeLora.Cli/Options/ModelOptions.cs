@@ -1,0 +1,67 @@
+using System.CommandLine;
+using NativeLora.Checkpoints;
+using NativeLora.Devices.Cpu;
+using NativeLora.Models;
+using NativeLora.Tensors;
+
+namespace NativeLora.Cli.Options;
+
+/// <summary>Which model, and how it is opened.</summary>
+internal sealed class ModelOptions(bool required = true)
+{
+    private readonly Option<string?> _path = new("--model", "-m")
+    {
+        Description = "model folder, or a .safetensors or .gguf file", Required = required, HelpName = "PATH",
+    };
+
+    private readonly Option<int?> _threads = new("--threads") { Description = "worker threads (default: all processors)", HelpName = "N" };
+
+    private readonly Option<string> _weights = new("--weights")
+    {
+        Description = "type that block-quantized GGUF weights are expanded to: bf16 or fp32", HelpName = "TYPE", DefaultValueFactory = _ => "bf16",
+    };
+
+    public void AddTo(Command command)
+    {
+        command.Options.Add(_path);
+        command.Options.Add(_threads);
+        command.Options.Add(_weights);
+    }
+
+    public ModelSettings Read(ParseResult parsed)
+    {
+        var type = parsed.GetValue(_weights) switch
+        {
+            "bf16" => ElementType.BF16,
+            "fp32" => ElementType.F32,
+            var other => throw new InputException($"--weights {other}: give bf16 or fp32"),
+        };
+        return new ModelSettings(parsed.GetValue(_path), parsed.GetValue(_threads), new CheckpointOptions { GgufType = type });
+    }
+}
+
+/// <summary>What <see cref="ModelOptions"/> came to.</summary>
+internal sealed record ModelSettings(string? GivenPath, int? Threads, CheckpointOptions Checkpoint)
+{
+    public string Path => GivenPath ?? throw new InputException("no model is given: use --model PATH");
+
+    /// <summary>Last part of the path: what reports and file names call the model.</summary>
+    public string Name
+    {
+        get
+        {
+            var full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path));
+            return Directory.Exists(full) ? System.IO.Path.GetFileName(full) : System.IO.Path.GetFileNameWithoutExtension(full);
+        }
+    }
+
+    /// <summary>Folder of tokenizer and config.</summary>
+    public string Folder => Directory.Exists(Path) ? Path : System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(Path))!;
+
+    public CpuDevice NewDevice() => new(Threads);
+
+    public PretrainedModel Open(CpuDevice device, IReadOnlyList<string>? labels, ulong seed = 0) =>
+        PretrainedModel.Open(Path, device, new PretrainedOptions { Labels = labels, Seed = seed, Checkpoint = Checkpoint });
+
+    public ModelBlueprint Blueprint(IReadOnlyList<string>? labels = null) => ModelBlueprint.Open(Path, labels, Checkpoint);
+}

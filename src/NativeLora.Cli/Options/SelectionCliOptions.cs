@@ -1,0 +1,88 @@
+using System.CommandLine;
+using NativeLora.Models;
+using NativeLora.Selection;
+
+namespace NativeLora.Cli.Options;
+
+/// <summary>Which layers get adapters.</summary>
+internal sealed class SelectionCliOptions
+{
+    private readonly Option<string> _strategy = new("--strategy")
+    {
+        Description = $"{string.Join(", ", SelectionOptions.StrategyNames)}, layer numbers such as 3,4,5, or a mask such as 000111",
+        DefaultValueFactory = _ => "cka", HelpName = "HOW",
+    };
+
+    private readonly Option<double?> _ratio = new("--ratio") { Description = "share of the layers to adapt (default: 0.5)", HelpName = "X" };
+    private readonly Option<string> _rule = new("--rule")
+    {
+        Description = "paper: as the paper's scripts do it; plain: without their accidents", DefaultValueFactory = _ => "paper", HelpName = "RULE",
+    };
+
+    private readonly Option<string?> _token = new("--token")
+    {
+        Description = $"token that is compared: {string.Join(", ", TokenRules.Names)} (default: the rule's)", HelpName = "TOKEN",
+    };
+
+    private readonly Option<int?> _samples = new("--samples")
+    {
+        Description = "training rows that are compared, from the first (default: all for encoders, 128 for decoders)", HelpName = "N",
+    };
+
+    private readonly Option<int> _bootstrap = new("--bootstrap") { Description = "resamples that show how firm the choice is; 0 for none", DefaultValueFactory = _ => 100, HelpName = "N" };
+    private readonly Option<string?> _selection = new("--selection") { Description = "selection.json of an earlier selection, in place of a new one", HelpName = "FILE" };
+
+    public void AddTo(Command command, bool reuse = true)
+    {
+        foreach (var option in (Option[])[_strategy, _ratio, _rule, _token, _samples, _bootstrap])
+            command.Options.Add(option);
+        if (reuse)
+            command.Options.Add(_selection);
+    }
+
+    /// <summary>File of an earlier selection; null for a new one.</summary>
+    public string? Reused(ParseResult parsed) => parsed.GetValue(_selection);
+
+    public int Resamples(ParseResult parsed)
+    {
+        var resamples = parsed.GetValue(_bootstrap);
+        return resamples is >= 0 and <= 100_000 ? resamples : throw new InputException($"--bootstrap {resamples}: give 0 to 100000 resamples");
+    }
+
+    /// <summary>Rows to compare; null for all.</summary>
+    public int? Samples(ParseResult parsed, Model model) => parsed.GetValue(_samples) switch
+    {
+        < 2 and var few => throw new InputException($"--samples {few}: give at least 2"),
+        null => model.IsEncoder ? null : 128,
+        var n => n,
+    };
+
+    public SelectionOptions Read(ParseResult parsed, Model model, ulong seed)
+    {
+        var strategy = SelectionOptions.Parse(parsed.GetValue(_strategy)!);
+        var rule = parsed.GetValue(_rule) switch
+        {
+            "paper" => SelectionRule.Paper,
+            "plain" => SelectionRule.Plain,
+            var other => throw new InputException($"--rule {other}: give paper or plain"),
+        };
+        var takesRatio = strategy.Strategy is not (SelectionStrategy.All or SelectionStrategy.None or SelectionStrategy.Explicit);
+        if (!takesRatio && parsed.GetValue(_ratio) is { } useless)
+            throw new InputException($"--ratio {useless} has no meaning with --strategy {parsed.GetValue(_strategy)}: leave it out");
+        return strategy with
+        {
+            Rule = rule,
+            Family = model.IsEncoder ? ModelFamily.Encoder : ModelFamily.Decoder,
+            Ratio = takesRatio ? parsed.GetValue(_ratio) ?? 0.5 : null,
+            Seed = seed,
+        };
+    }
+
+    public FeatureOptions Features(ParseResult parsed, SelectionOptions options, int? endOfText)
+    {
+        TokenRule? token = parsed.GetValue(_token) is { } name ? TokenRules.Parse(name) : null;
+        if (token == TokenRule.Content && options.Family == ModelFamily.Encoder)
+            throw new InputException("--token content is for instruction data on decoders: give cls, last or mean");
+        return FeatureOptions.For(options.Family, options.Rule, token, endOfText);
+    }
+}

@@ -1,0 +1,94 @@
+using System.Globalization;
+using Spectre.Console;
+
+namespace NativeLora.Cli.Show;
+
+/// <summary>
+/// What a person sees: colours and boxes in a terminal, plain aligned lines where the output goes to a file, nothing but the JSON document
+/// with <c>--json</c>. Spectre.Console heeds NO_COLOR.
+/// </summary>
+internal sealed class Ui(bool json)
+{
+    private readonly bool _rich = !json && !Console.IsOutputRedirected;
+
+    public bool Json => json;
+
+    /// <summary>A line of text, shown as it is.</summary>
+    public void Line(string text = "") => Markup(Spectre.Console.Markup.Escape(text));
+
+    /// <summary>A line with Spectre's markup.</summary>
+    public void Markup(string markup)
+    {
+        if (json)
+            return;
+        if (_rich)
+            AnsiConsole.MarkupLine(markup);
+        else
+            Console.Out.WriteLine(Spectre.Console.Markup.Remove(markup));
+    }
+
+    /// <summary>A name and what belongs to it.</summary>
+    public void Fact(string name, string text) => Markup($"[grey]{name,-11}[/] {Spectre.Console.Markup.Escape(text)}");
+
+    /// <summary>A title over what follows.</summary>
+    public void Title(string text)
+    {
+        Line();
+        Markup($"[bold]{Spectre.Console.Markup.Escape(text)}[/]");
+    }
+
+    /// <summary>One line on the error stream that does not stop the work.</summary>
+    public static void Warn(string text) => Console.Error.WriteLine($"warning: {text.ReplaceLineEndings(" ")}");
+
+    /// <summary>The document that <c>--json</c> asks for.</summary>
+    public static void WriteJson(string document) => Console.Out.WriteLine(document.TrimEnd());
+
+    /// <summary>Columns; all but the first <paramref name="leftColumns"/> are aligned to the right. Cells may have markup.</summary>
+    public void Table(IReadOnlyList<string> heads, IReadOnlyList<IReadOnlyList<string>> rows, int leftColumns = 1)
+    {
+        if (json)
+            return;
+        if (_rich)
+        {
+            var table = new Table { Border = TableBorder.Simple };
+            for (var c = 0; c < heads.Count; c++)
+                table.AddColumn(new TableColumn($"[bold]{heads[c]}[/]") { Alignment = c < leftColumns ? Justify.Left : Justify.Right, NoWrap = true });
+            foreach (var row in rows)
+                table.AddRow([.. row]);
+            AnsiConsole.Write(table);
+            return;
+        }
+        string[][] cells = [[.. heads], .. rows.Select(r => r.Select(Spectre.Console.Markup.Remove).ToArray())];
+        int[] widths = [.. Enumerable.Range(0, heads.Count).Select(c => cells.Max(r => r[c].Length))];
+        foreach (var row in cells)
+            Console.Out.WriteLine(string.Join("  ", row.Select((cell, c) => c < leftColumns ? cell.PadRight(widths[c]) : cell.PadLeft(widths[c]))).TrimEnd());
+    }
+
+    /// <summary>A bar of up to <paramref name="width"/> characters in eighths, for a share from 0 to 1.</summary>
+    public static string Bar(double share, int width)
+    {
+        var eighths = (int)Math.Round(Math.Clamp(share, 0, 1) * width * 8);
+        var bar = new string('█', eighths / 8);
+        return eighths % 8 == 0 ? bar : bar + (char)('█' + 8 - eighths % 8);
+    }
+
+    /// <summary>12,345.</summary>
+    public static string Count(long n) => n.ToString("N0", CultureInfo.InvariantCulture);
+
+    /// <summary>1 sample, 2 samples.</summary>
+    public static string Count(long n, string what) => $"{Count(n)} {what}{(n == 1 ? "" : "s")}";
+
+    /// <summary>Bytes as MiB.</summary>
+    public static string MiB(long bytes) => bytes is > 0 and < 52429
+        ? string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:0.0} KiB")
+        : string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:N1} MiB");
+
+    /// <summary>Operations as GFLOP.</summary>
+    public static string Flops(double flops) => flops < 5e7
+        ? string.Create(CultureInfo.InvariantCulture, $"{flops / 1e6:0.0} MFLOP")
+        : string.Create(CultureInfo.InvariantCulture, $"{flops / 1e9:N1} GFLOP");
+
+    /// <summary>What <paramref name="part"/> saves of <paramref name="whole"/>, in percent.</summary>
+    public static string Saves(double part, double whole) =>
+        whole == 0 || part == whole ? "–" : string.Create(CultureInfo.InvariantCulture, $"{100 * (part - whole) / whole:+0.0;−0.0;0.0} %");
+}

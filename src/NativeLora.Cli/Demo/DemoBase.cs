@@ -59,8 +59,11 @@ internal static class DemoBase
     }
 
     /// <summary>Writes trained weights.</summary>
-    public static void Write(string folder, ParameterStore trained) =>
+    public static void Write(string folder, HfConfig config, ParameterStore trained)
+    {
+        AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), config.Json + "\n");
         Write(folder, trained.Names.Select(n => (n, Shape.Fixed(trained.Size(n).Rows, trained.Size(n).Columns))), (name, _) => trained.Read(name));
+    }
 
     private static void Write(string folder, IEnumerable<(string Name, Shape Shape)> tensors, Func<string, Shape, float[]> values) =>
         SafeTensorsWriter.Write(Path.Combine(folder, "model.safetensors"),

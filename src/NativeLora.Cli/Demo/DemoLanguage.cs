@@ -3,17 +3,17 @@ using NativeLora.Data;
 namespace NativeLora.Cli.Demo;
 
 /// <summary>
-/// A generated language: "rule word = answer", such as <c>reverse b d a = a d b</c>. The base learns some rules; the shifted task is one
-/// that it has not seen, made of two that it knows.
+/// A generated language: "rule word = answer", such as <c>reverse bda = adb</c>. The base learns the rules. The shifted task has the same
+/// rules, but writes its answers in a cipher: each symbol stands for another.
 /// </summary>
 internal sealed class DemoLanguage(int word)
 {
     public const int EndOfText = 0;
+    public const int Alphabet = 16;
     private const int Equal = 1;
     private const int FirstRule = 2;
-    public const int Alphabet = 16;
 
-    public enum Rule
+    private enum Rule
     {
         Copy,
         Reverse,
@@ -22,10 +22,9 @@ internal sealed class DemoLanguage(int word)
         Swap,
     }
 
-    /// <summary>What the base is trained on.</summary>
-    public static IReadOnlyList<Rule> BaseRules { get; } = [Rule.Copy, Rule.Reverse, Rule.Next, Rule.Sort, Rule.Swap];
+    private static readonly int RuleCount = Enum.GetValues<Rule>().Length;
 
-    private static int FirstSymbol => FirstRule + Enum.GetValues<Rule>().Length;
+    private static int FirstSymbol => FirstRule + RuleCount;
 
     public static int Vocabulary => FirstSymbol + Alphabet;
 
@@ -33,19 +32,30 @@ internal sealed class DemoLanguage(int word)
     public int Length => (2 * word) + 3;
 
     /// <summary>First token of the answer.</summary>
-    public int AnswerAt => word + 2;
+    private int AnswerAt => word + 2;
 
     public int Word => word;
 
     /// <summary>Share of right symbols by guessing.</summary>
     public static double Chance => 1.0 / Alphabet;
 
-    public EncodedExample[] Examples(SplitMix64 random, int count, IReadOnlyList<Rule> rules, int[]? cipher = null)
+    /// <summary>Examples of all rules.</summary>
+    /// <param name="random">Where they come from.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="cipher">What each symbol of an answer is written as; null for itself.</param>
+    public EncodedExample[] Examples(SplitMix64 random, int count, int[]? cipher = null)
     {
         var examples = new EncodedExample[count];
         for (var i = 0; i < count; i++)
-            examples[i] = Example(random, rules[random.NextInt32(rules.Count)], cipher);
+            examples[i] = Example(random, (Rule)random.NextInt32(RuleCount), cipher);
         return examples;
+    }
+
+    /// <summary>An example as a person reads it.</summary>
+    public string Show(EncodedExample example)
+    {
+        string Letters(int from) => string.Concat(example.Ids.Skip(from).Take(word).Select(id => (char)('a' + id - FirstSymbol)));
+        return $"{((Rule)(example.Ids[0] - FirstRule)).ToString().ToLowerInvariant()} {Letters(1)} = {Letters(AnswerAt)}";
     }
 
     private EncodedExample Example(SplitMix64 random, Rule rule, int[]? cipher)

@@ -18,13 +18,13 @@ internal sealed record DemoSettings
 
     public int Rank { get; init; } = 8;
 
-    public int BaseSteps { get; init; } = 600;
+    public int BaseSteps { get; init; } = 240;
 
     public int BaseBatch { get; init; } = 64;
 
     public double BaseRate { get; init; } = 3e-3;
 
-    public int TuneSteps { get; init; } = 100;
+    public int TuneSteps { get; init; } = 80;
 
     public int TuneBatch { get; init; } = 32;
 
@@ -39,13 +39,16 @@ internal sealed record DemoSettings
     /// <summary>Held-out examples.</summary>
     public int TestExamples { get; init; } = 512;
 
-    /// <summary>Evaluations in the course of a fine-tuning.</summary>
+    /// <summary>Tests in the course of a fine-tuning.</summary>
     public int Points { get; init; } = 8;
 
-    /// <summary>All of it in a few seconds: shows that everything works, and nothing else.</summary>
+    /// <summary>Resamples for the stability of the choice.</summary>
+    public int Resamples { get; init; } = 50;
+
+    /// <summary>All of it in a few seconds: shows that everything works, but trains too little to compare anything.</summary>
     public static DemoSettings Quick { get; } = new()
     {
         Layers = 4, Hidden = 32, Intermediate = 64, Word = 4, BaseSteps = 60, BaseBatch = 32, TuneSteps = 12, TuneBatch = 16,
-        Repeats = 2, TestExamples = 64, Points = 3,
+        Repeats = 2, TestExamples = 64, Points = 3, Resamples = 10,
     };
 }

@@ -9,10 +9,20 @@ internal static class DemoPicture
 {
     private static readonly Color Chosen = Color.FromHex("#1a7f37");
     private static readonly Color NotChosen = Color.FromHex("#b8bec6");
-    private static readonly Color[] Colors =
+    private static readonly Color[] Palette =
         [Color.FromHex("#24292f"), Chosen, Color.FromHex("#bf5700"), Color.FromHex("#0969da"), Color.FromHex("#8250df")];
 
     private static readonly LinePattern[] Patterns = [LinePattern.Solid, LinePattern.Solid, LinePattern.Dashed, LinePattern.DenselyDashed, LinePattern.Dotted];
+
+    /// <summary>The first of some well-known fonts without serifs that is here; null for what the library takes.</summary>
+    private static string? Font
+    {
+        get
+        {
+            var here = SkiaSharp.SKFontManager.Default.FontFamilies.ToHashSet(StringComparer.OrdinalIgnoreCase);
+            return Array.Find(["DejaVu Sans", "Noto Sans", "Liberation Sans", "Segoe UI", "Helvetica Neue", "Arial"], here.Contains);
+        }
+    }
 
     /// <summary>Draws the picture; where this machine cannot, says why and goes on.</summary>
     /// <returns>What is wrong with the picture, or null.</returns>
@@ -51,7 +61,7 @@ internal static class DemoPicture
         plot.Title("Similarity (CKA) of each layer's input and output", 19);
         foreach (var (layers, color, label) in new[]
         {
-            (selection.Layers.Where(l => l.Selected), Chosen, "adapters (the layer changes much)"), (selection.Layers.Where(l => !l.Selected), NotChosen, "no adapters"),
+            (selection.Layers.Where(l => l.Selected), Chosen, "adapters: changes most"), (selection.Layers.Where(l => !l.Selected), NotChosen, "no adapters"),
         })
         {
             var bars = plot.Add.Bars(layers.Select(l => (double)l.Layer), layers.Select(l => l.Cka ?? 0));
@@ -65,9 +75,10 @@ internal static class DemoPicture
             bars.ValueLabelStyle.FontSize = 14;
         }
         plot.Axes.Bottom.SetTicks([.. selection.Layers.Select(l => (double)l.Layer)], [.. selection.Layers.Select(l => $"{l.Layer}")]);
+        plot.Axes.Left.SetTicks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
         Style(plot, "layer", "CKA", Alignment.UpperLeft);
         plot.Legend.Orientation = Orientation.Horizontal;
-        plot.Axes.SetLimits(-0.7, selection.Layers.Count - 0.3, 0, 1.22);
+        plot.Axes.SetLimits(-0.7, selection.Layers.Count - 0.3, 0, 1.2);
     }
 
     private static void Curves(Plot plot, DemoResults results)
@@ -78,12 +89,15 @@ internal static class DemoPicture
         for (var s = 0; s < results.Strategies.Count; s++)
         {
             var curve = results.Strategies[s].MeanCurve;
-            var line = plot.Add.Scatter(curve.Select(p => (double)p.Step).ToArray(), curve.Select(p => 100 * p.Accuracy).ToArray(), Colors[s % Colors.Length]);
+            var line = plot.Add.Scatter(curve.Select(p => (double)p.Step).ToArray(), curve.Select(p => 100 * p.Accuracy).ToArray(), Palette[s % Palette.Length]);
             line.LegendText = results.Strategies[s].Label;
             line.LineWidth = results.Strategies[s].Name == DemoResults.Cka ? 4 : 2;
             line.LinePattern = Patterns[s % Patterns.Length];
             line.MarkerSize = 6;
         }
+        plot.Axes.Left.SetTicks([0, 20, 40, 60, 80, 100], ["0", "20", "40", "60", "80", "100"]);
+        int[] steps = [.. results.Strategies[0].MeanCurve.Select(p => p.Step)];
+        plot.Axes.Bottom.SetTicks([.. steps.Select(p => (double)p)], [.. steps.Select(p => $"{p}")]);
         Style(plot, "step", "held-out accuracy, %", Alignment.LowerRight);
         plot.Axes.SetLimits(0, results.Settings.TuneSteps * 1.02, 0, 102);
     }
@@ -97,5 +111,9 @@ internal static class DemoPicture
         plot.Grid.XAxisStyle.IsVisible = false;
         plot.ShowLegend(legend);
         plot.Legend.FontSize = 15;
+        plot.Legend.OutlineWidth = 0;
+        plot.Legend.ShadowColor = ScottPlot.Colors.Transparent;
+        if (Font is { } font)
+            plot.Font.Set(font);
     }
 }

@@ -69,7 +69,7 @@ internal sealed record DemoResults(
             s.Masks.Count == 1 ? s.Masks[0] : $"{s.Masks.Count} masks",
             Ui.Count((long)Math.Round(s.TrainableParameters)),
             $"{Percent(s.Accuracy)} ± {Percent(s.Spread)} %",
-            Ui.MiB((long)s.MemoryBytes), Ui.MiB((long)s.SavedBytes), Ui.Flops(s.BackwardFlops),
+            Ui.MiB((long)s.MemoryBytes), Ui.MiB((long)s.SavedBytes), string.Create(CultureInfo.InvariantCulture, $"{s.BackwardFlops / 1e6:N0} MFLOP"),
             string.Create(CultureInfo.InvariantCulture, $"{1000 * s.StepSeconds:0.0} ms"),
         ])], 2);
         foreach (var drawn in Strategies.Where(s => s.Masks.Count > 1))
@@ -90,13 +90,13 @@ internal sealed record DemoResults(
         var others = Strategies.Where(s => s.Name is not (Cka or All)).OrderByDescending(s => s.Accuracy).ToList();
         return
         [
-            $"Best: {best.Label} with {Percent(best.Accuracy)} %. CKA-selected half against all layers: {Compare(cka, all)}; against "
-                + $"{string.Join("; ", others.Select(o => $"{o.Label}: {Compare(cka, o)}"))}.",
-            $"Against all layers, CKA's choice of {cka.Masks[0].Count(c => c == '1')} of {Settings.Layers} layers changes trainable parameters by {Change(s => s.TrainableParameters)}, memory by "
-                + $"{Change(s => s.MemoryBytes)}, backward operations by {Change(s => s.BackwardFlops)} and the measured step by {Change(s => s.StepSeconds)}.",
+            $"Best: {best.Label} with {Percent(best.Accuracy)} %.",
+            .. others.Prepend(all).Select(o => $"CKA-selected half against {o.Label}: {Compare(cka, o)}."),
+            $"Against all layers, CKA's {cka.Masks[0].Count(c => c == '1')} of {Settings.Layers} layers come to {Change(s => s.TrainableParameters)} trainable parameters, "
+                + $"{Change(s => s.MemoryBytes)} memory, {Change(s => s.BackwardFlops)} backward operations and {Change(s => s.StepSeconds)} time a step.",
         ];
 
-        string Change(Func<StrategyResult, double> of) => Ui.Saves(of(cka), of(all)) is "–" ? "nothing" : Ui.Saves(of(cka), of(all));
+        string Change(Func<StrategyResult, double> of) => string.Create(CultureInfo.InvariantCulture, $"{100 * (of(cka) / of(all) - 1):+0.0;−0.0;±0.0} %");
     }
 
     /// <summary>A difference of means with what the spread lets one say of it. Repeats are paired: they share data and seeds.</summary>

@@ -5,7 +5,7 @@ using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
-using NativeLora.Devices;
+using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Selection;
@@ -14,7 +14,7 @@ using NativeLora.Training;
 namespace NativeLora.Cli.Demo;
 
 /// <summary>The demo from beginning to end: a base, its layers' similarities, fine-tunings of several choices of layers.</summary>
-internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device device, Ui ui, CancellationToken cancellation)
+internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, CpuDevice device, Ui ui, CancellationToken cancellation)
 {
     private const ModelHead Head = ModelHead.LanguageModel;
     private readonly DemoLanguage _language = new(settings.Word);
@@ -62,7 +62,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
     private void Introduce(EncodedExample shifted)
     {
         ui.Line("A small Llama learns a generated language, then a shifted task with LoRA adapters on several choices of layers.");
-        ui.Line("Nothing is downloaded. About half a minute on two cores.");
+        ui.Line($"Nothing is downloaded. {(settings.IsQuick ? "--quick: trained too little to compare anything" : "About half a minute on two cores")}.");
         ui.Line();
         ui.Fact("device", $"{device.Name}: {device.Description}");
         ui.Fact("model", $"{settings.Layers} layers, {settings.Hidden} wide, {DemoLanguage.Vocabulary} tokens");
@@ -111,7 +111,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
             Resamples = settings.Resamples,
             Cost = new CostRequest
             {
-                Lora = Lora, Head = Head, Capacity = BatchSize.Of(settings.TuneBatch, _language.Length), MaxLength = _language.Length, BaseDropout = false,
+                Lora = Lora, Head = Head, Capacity = BatchSize.Of(settings.TuneBatch, _language.Length), MaxLength = _language.Length, BaseDropout = false, Threads = device.Threads,
             },
         }, cancellation: cancellation);
         result.Report.Save(folder.At("selection.json"));

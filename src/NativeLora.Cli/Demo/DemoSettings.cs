@@ -5,6 +5,9 @@ internal sealed record DemoSettings
 {
     public ulong Seed { get; init; }
 
+    /// <summary>Whether this is <see cref="Quick"/>.</summary>
+    public bool IsQuick { get; init; }
+
     public int Layers { get; init; } = 8;
 
     public int Hidden { get; init; } = 64;
@@ -48,7 +51,7 @@ internal sealed record DemoSettings
     /// <summary>All of it in a few seconds: shows that everything works, but trains too little to compare anything.</summary>
     public static DemoSettings Quick { get; } = new()
     {
-        Layers = 4, Hidden = 32, Intermediate = 64, Word = 4, BaseSteps = 60, BaseBatch = 32, TuneSteps = 12, TuneBatch = 16,
+        IsQuick = true, Layers = 4, Hidden = 32, Intermediate = 64, Word = 4, BaseSteps = 60, BaseBatch = 32, TuneSteps = 12, TuneBatch = 16,
         Repeats = 2, TestExamples = 64, Points = 3, Resamples = 10,
     };
 }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using System.Runtime.InteropServices;
 using NativeLora.Cli.Options;
 
 namespace NativeLora.Cli;
@@ -17,11 +18,22 @@ internal static class Shell
     public static CancellationToken Cancellation => Source.Token;
 
     /// <summary>Lets Ctrl-C stop the work in an orderly way.</summary>
-    public static void ListenToCtrlC() => Console.CancelKeyPress += (_, e) =>
+    public static void ListenToCtrlC()
     {
-        e.Cancel = !Source.IsCancellationRequested;
-        Source.Cancel();
-    };
+        Console.CancelKeyPress += (_, e) =>
+        {
+            e.Cancel = !Source.IsCancellationRequested;
+            Source.Cancel();
+        };
+        // What a scheduler sends before it ends a job.
+        _terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, signal =>
+        {
+            signal.Cancel = !Source.IsCancellationRequested;
+            Source.Cancel();
+        });
+    }
+
+    private static PosixSignalRegistration? _terminate;
 
     public static int Run(Command root, string[] args)
     {
@@ -52,6 +64,11 @@ internal static class Shell
         {
             Fail(e.Message);
             return Failure;
+        }
+        catch (Training.TrainingInterruptedException e)
+        {
+            Fail($"{e.Message}: give the same command again with --resume");
+            return Interrupted;
         }
         catch (OperationCanceledException)
         {

@@ -95,7 +95,7 @@ internal static class InfoCommand
 
     private static void ShowDevice(Ui ui, Device device, JsonObject document)
     {
-        ui.Fact("machine", $"{Machine.Processor}, {Ui.Count(Environment.ProcessorCount, "processor")}, {Ui.MiB(Machine.Memory)} of memory");
+        ui.Fact("machine", $"{Machine.Processor}, {Ui.Count(Environment.ProcessorCount, "processor")}, {Ui.GiB(Machine.Memory)} of memory");
         ui.Fact("vectors", string.Join(", ", Machine.Features));
         ui.Fact("device", $"{device.Name}: {device.Description}");
         ui.Fact("runtime", $"{RuntimeInformation.FrameworkDescription}, {RuntimeInformation.RuntimeIdentifier}");

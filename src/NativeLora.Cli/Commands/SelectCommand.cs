@@ -1,10 +1,7 @@
 using System.CommandLine;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
-using NativeLora.Data;
 using NativeLora.Data.Tokenizers;
-using NativeLora.Graphs;
-using NativeLora.Models;
 using NativeLora.Selection;
 
 namespace NativeLora.Cli.Commands;
@@ -49,45 +46,7 @@ internal static class SelectCommand
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
         var features = selection.Features(parsed, options, model.Model.IsEncoder ? null : tokenizer.EosId);
         var samples = selection.Samples(parsed, model.Model);
-        var compared = (int)Math.Min(samples ?? int.MaxValue, setup.Train.Count);
-        var ranks = SelectionPipeline.NeedsFeatures(options.Strategy);
-        ui.Fact("task", $"{setup.Name}: {Ui.Count(setup.Train.Count, "row")} of {setup.Train.Path}");
-        ui.Fact("select", ranks
-            ? $"{SelectionOptions.NameOf(options.Strategy)} at token {TokenRules.NameOf(features.Token)} over {Ui.Count(compared, "row")}, ratio {options.Ratio}, rule {(options.Rule == SelectionRule.Paper ? "paper" : "plain")}"
-            : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is { } ratio ? $", ratio {ratio}" : "")}: no row is looked at");
-
-        var examples = setup.Encode(setup.Train, tokenizer, model.Model, ranks ? compared : 1024, features.Token == TokenRule.Content);
-        var longest = new BatchOrder([.. examples.Select(e => e.Length)], new BatchOrderOptions { BatchSize = batchSize });
-        var length = examples.Max(e => e.Length);
-        var request = new SelectionRequest
-        {
-            Model = settings.Path,
-            Task = setup.Name,
-            Options = options,
-            Features = features,
-            Resamples = resamples,
-            Cost = new CostRequest
-            {
-                Lora = config,
-                Head = setup.Head,
-                Capacity = new BatchSize(longest.TokenCapacity, longest.SequenceCapacity, (long)longest.TokenCapacity * longest.TokenCapacity / longest.SequenceCapacity),
-                MaxLength = length,
-                Threads = settings.Threads,
-            },
-        };
-        SelectionResult result;
-        using (var progress = new ProgressLine("forward"))
-        {
-            result = SelectionPipeline.Run(model, examples, request, progress, Shell.Cancellation);
-            if (ranks)
-                ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
-        }
-
-        SelectionView.Show(ui, result.Report, options.Strategy);
-        if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
-            ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));
-        if (result is { Cost: { } cost, AllLayers: { } all })
-            SelectionView.Savings(ui, all, cost, $"the {longest.SequenceCapacity} longest rows in a batch ({Ui.Count(longest.TokenCapacity)} tokens), r {config.Rank}");
+        var result = SelectionRun.Go(ui, settings, setup, model, tokenizer, config, new SelectionRun.Plan(options, features, samples, resamples, batchSize));
         Write(ui, settings, setup, result, output);
         if (ui.Json)
             Ui.WriteJson(result.Report.ToJson());
@@ -102,13 +61,7 @@ internal static class SelectCommand
             ui.Line("Nothing was written: give --output DIR to keep the selection for training.");
             return;
         }
-        if (result.Similarities is { } similarities)
-        {
-            var suffix = $"{settings.Name}_{setup.Name}{(setup.Head == ModelHead.LanguageModel ? $"_{similarities.Samples}" : "")}";
-            SelectionFiles.Write(output, suffix, [.. similarities.Pairs.Select(p => (double?)p.CkaClamped)], result.Selection);
-        }
-        var path = Path.Combine(output, "selection.json");
-        result.Report.Save(path);
+        var path = SelectionRun.Write(settings, setup, result, output);
         ui.Line();
         ui.Fact("written", result.Similarities is null ? path : $"{path}, {Path.Combine(output, "layer_selection")}{Path.DirectorySeparatorChar}");
     }

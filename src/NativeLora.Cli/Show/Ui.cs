@@ -79,12 +79,15 @@ internal sealed class Ui(bool json)
     public static string Count(long n, string what) => $"{Count(n)} {what}{(n == 1 ? "" : "s")}";
 
     /// <summary>Bytes as MiB.</summary>
-    public static string MiB(long bytes) => bytes is > 0 and < 52429
+    public static string MiB(long bytes) => bytes == 0 ? "0" : bytes < 52429
         ? string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:0.0} KiB")
         : string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:N1} MiB");
 
+    /// <summary>Bytes as GiB, for what a machine has.</summary>
+    public static string GiB(long bytes) => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:N1} GiB");
+
     /// <summary>Operations as GFLOP.</summary>
-    public static string Flops(double flops) => flops < 5e7
+    public static string Flops(double flops) => flops == 0 ? "0" : flops < 5e7
         ? string.Create(CultureInfo.InvariantCulture, $"{flops / 1e6:0.0} MFLOP")
         : string.Create(CultureInfo.InvariantCulture, $"{flops / 1e9:N1} GFLOP");
 

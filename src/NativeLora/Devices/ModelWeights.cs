@@ -40,6 +40,9 @@ public sealed unsafe class ModelWeights : IDisposable
         (_device, _prefix, _seed, _scratchStd) = (device, "", seed, std);
     }
 
+    /// <summary>Seed of freshly initialised weights.</summary>
+    internal ulong Seed => _seed;
+
     /// <summary>Names of the weights that were freshly initialised so far.</summary>
     public IReadOnlyCollection<string> FreshlyInitialised => _fresh;
 

@@ -34,6 +34,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     /// <param name="plan">The plan.</param>
     /// <param name="weights">Frozen weights.</param>
     /// <param name="parameters">Trainable tensors; null where the graph has none.</param>
+    /// <exception cref="InputException">A weight is missing or misshapen.</exception>
     public Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters)
     {
         ArgumentNullException.ThrowIfNull(device);
@@ -43,6 +44,7 @@ public sealed class Session : ITensorAddresses, IDisposable
         var graph = plan.Graph;
         if (graph.Trainable.Count > 0 && parameters is null)
             throw new ArgumentNullException(nameof(parameters), "the graph has trainable tensors");
+        weights.Check(graph);
         _positions = new int[plan.Capacity.Tokens];
         _arena = device.Allocate(plan.ArenaBytes);
         _inputs = device.Allocate(plan.InputBytes);
@@ -101,7 +103,7 @@ public sealed class Session : ITensorAddresses, IDisposable
             throw new InputException("a batch whose boundaries do not begin at 0 and end at its tokens");
         for (var s = 0; s < sequences; s++)
         {
-            long length = batch.CuSeqlens[s + 1] - batch.CuSeqlens[s];
+            var length = (long)batch.CuSeqlens[s + 1] - batch.CuSeqlens[s];
             if (length < 0)
                 throw new InputException("a batch whose boundaries go down");
             squares += length * length;

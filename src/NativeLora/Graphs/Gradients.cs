@@ -62,12 +62,13 @@ public sealed class Gradients
 
     /// <summary>
     /// A forward value for the backward. A cheap op's output is computed again where the op's own backward keeps its input
-    /// anyway; otherwise the value itself is kept, which costs no more than its input.
+    /// anyway; otherwise the value itself is kept, which costs no more than its input. A dropout's output is always computed
+    /// again: the adapters of one layer drop the same input, each its own elements, so that input is what is kept.
     /// </summary>
     internal Tensor Value(Tensor tensor)
     {
         var producer = tensor.Producer;
-        if (producer is null || !producer.Op.CheapToRecompute || !Needs(tensor) || tensor.Kept)
+        if (producer is null || !producer.Op.CheapToRecompute || tensor.Kept || !(Needs(tensor) || producer.Op is Ops.DropoutOp))
             return tensor;
         if (_recomputed.TryGetValue(tensor, out var known))
             return known;

@@ -22,7 +22,7 @@ public sealed record MemoryReport(
 /// <summary>What one layer costs in a step.</summary>
 /// <param name="Layer">-1: embeddings; the number of layers: head.</param>
 /// <param name="ParameterElements">Trainable elements.</param>
-/// <param name="SavedBytes">Forward activations of the layer that the backward reads.</param>
+/// <param name="SavedBytes">Forward activations that the layer's backward reads.</param>
 /// <param name="ForwardFlops">Forward.</param>
 /// <param name="BackwardFlops">Backward, recomputation included.</param>
 public sealed record LayerCost(int Layer, long ParameterElements, long SavedBytes, long ForwardFlops, long BackwardFlops);
@@ -36,6 +36,7 @@ public sealed class MemoryPlan
     private const long Alignment = 64;
     private readonly Dictionary<Tensor, long> _offsets = [];
     private readonly List<Tensor> _saved = [];
+    private readonly Dictionary<Tensor, int> _savedBy = [];
 
     private MemoryPlan(Graph graph, BatchSize capacity)
     {
@@ -54,6 +55,10 @@ public sealed class MemoryPlan
 
     /// <summary>Forward tensors that a backward node reads.</summary>
     public IReadOnlyList<Tensor> Saved => _saved;
+
+    /// <summary>What a layer keeps for its backward.</summary>
+    /// <param name="layer">-1: embeddings; the number of layers: head.</param>
+    public IEnumerable<Tensor> SavedBy(int layer) => _saved.Where(s => _savedBy[s] == layer);
 
     /// <summary>Offset of an arena tensor in bytes.</summary>
     /// <exception cref="KeyNotFoundException">The tensor is not in the arena.</exception>
@@ -121,10 +126,28 @@ public sealed class MemoryPlan
         foreach (var block in blocks)
             foreach (var tensor in block.Tensors)
                 _offsets[tensor] = block.Offset;
+        FindSaved();
+    }
+
+    /// <summary>
+    /// A tensor is saved by the lowest layer whose backward reads it, whichever made it: the residual that a layer's norm takes in
+    /// comes from the layer below.
+    /// </summary>
+    private void FindSaved()
+    {
+        foreach (var node in Graph.Nodes)
+            if (node.Phase == Phase.Backward)
+                foreach (var input in node.Inputs)
+                    if (input is { Category: TensorCategory.Activation, Producer: { Phase: Phase.Forward } producer } && !IsGradient(producer, input))
+                        _savedBy[input] = Math.Min(node.Layer, _savedBy.GetValueOrDefault(input, int.MaxValue));
         foreach (var tensor in _offsets.Keys)
-            if (tensor.Category == TensorCategory.Activation && tensor.Producer!.Phase == Phase.Forward && ReadByBackward(tensor))
+            if (_savedBy.ContainsKey(tensor))
                 _saved.Add(tensor);
     }
+
+    /// <summary>The LM head makes its input's gradient in the forward.</summary>
+    private static bool IsGradient(Node producer, Tensor output) =>
+        producer.Op is LmHeadLossOp { InputGradient: true } && ReferenceEquals(producer.Outputs[3], output);
 
     /// <summary>The block of an input that dies at this node and that the op may write over, if there is one.</summary>
     private static Block? Overwritten(
@@ -169,22 +192,6 @@ public sealed class MemoryPlan
         }
     }
 
-    private HashSet<Tensor>? _readByBackward;
-
-    private bool ReadByBackward(Tensor tensor)
-    {
-        if (_readByBackward is null)
-        {
-            _readByBackward = [];
-            foreach (var node in Graph.Nodes)
-                if (node.Phase == Phase.Backward)
-                    foreach (var input in node.Inputs)
-                        if (input is not null)
-                            _readByBackward.Add(input);
-        }
-        return _readByBackward.Contains(tensor);
-    }
-
     /// <summary>Bytes by category.</summary>
     /// <param name="scratch">What the device's kernels hold.</param>
     /// <param name="momentsPerElement">Optimizer values a trainable element: 2 for AdamW, 0 without training.</param>
@@ -227,7 +234,7 @@ public sealed class MemoryPlan
         foreach (var parameter in Graph.Trainable)
             Add(parameter.Layer, parameter.Shape.Elements(size), 0, 0, 0);
         foreach (var saved in _saved)
-            Add(saved.Layer, 0, saved.Bytes(size), 0, 0);
+            Add(_savedBy[saved], 0, saved.Bytes(size), 0, 0);
         return [.. costs.Select(c => new LayerCost(c.Key, c.Value.P, c.Value.S, c.Value.F, c.Value.B))];
     }
 

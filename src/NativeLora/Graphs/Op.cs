@@ -14,7 +14,7 @@ public abstract class Op
     /// </summary>
     public virtual bool CheapToRecompute => false;
 
-    /// <summary>Whether output 0 may take the bytes of that input, if nothing reads the input later.</summary>
+    /// <summary>Whether an output of the same shape may take the bytes of that input, if nothing reads the input later.</summary>
     public virtual bool MayOverwrite(int input) => false;
 
     /// <summary>Floating-point operations for a batch of that size; a multiply-add counts as two.</summary>

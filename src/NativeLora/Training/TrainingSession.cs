@@ -2,6 +2,7 @@ using NativeLora.Data;
 using NativeLora.Devices;
 using NativeLora.Graphs;
 using NativeLora.Models;
+using NativeLora.Ops;
 
 namespace NativeLora.Training;
 
@@ -73,7 +74,11 @@ public sealed class TrainingSession : IDisposable
     public int LabelCount(PackedBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
-        return _model.Head == ModelHead.LanguageModel ? batch.LabelCount : batch.SequenceCount;
+        if (_model.Head == ModelHead.LanguageModel)
+            return batch.LabelCount;
+        if (_loss.Producer!.Op is SquaredErrorOp)
+            return batch.SequenceCount;
+        return batch.SequenceCount - batch.ClassLabels.AsSpan(0, batch.SequenceCount).Count(InstructionPrompt.IgnoredLabel);
     }
 
     /// <summary>Forward and backward of one micro-batch.</summary>
@@ -89,17 +94,26 @@ public sealed class TrainingSession : IDisposable
         return _scalar[0];
     }
 
+    /// <summary>Norm of the gradients.</summary>
+    public double GradientNorm() => _optimizer.GradientNorm();
+
     /// <summary>Clips and updates.</summary>
     /// <param name="learningRate">Learning rate.</param>
     /// <param name="maxNorm">Gradients are scaled down to this norm; 0 for no clipping.</param>
     /// <returns>Norm of the gradients before clipping.</returns>
     public double Update(double learningRate, double maxNorm)
     {
-        var norm = _optimizer.GradientNorm();
+        var norm = GradientNorm();
+        Update(learningRate, norm, maxNorm);
+        return norm;
+    }
+
+    /// <summary>Clips gradients whose norm is known, and updates.</summary>
+    public void Update(double learningRate, double norm, double maxNorm)
+    {
         // As torch's clip_grad_norm_: min(1, max / (norm + 1e-6)).
         var scale = maxNorm > 0 ? MathF.Min(1, (float)maxNorm / ((float)norm + 1e-6f)) : 1;
         _optimizer.Update(++Updates, learningRate, scale);
-        return norm;
     }
 
     /// <inheritdoc/>

@@ -14,10 +14,10 @@ internal sealed unsafe partial class CpuBinder : IDisposable
     private readonly Dictionary<(Op Forward, int Columns, int Rows), object> _norms = [];
     private LossScratch? _losses;
 
-    public CpuBinder(CpuThreads threads)
+    public CpuBinder(CpuThreads threads, CpuPath path)
     {
         _threads = threads;
-        _gemm = new Gemm(threads);
+        _gemm = new Gemm(threads, path);
         _owned.Add(_gemm);
         ScratchBytes = Gemm.WorkspaceBytes(threads.Count);
     }

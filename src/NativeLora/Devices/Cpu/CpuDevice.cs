@@ -11,13 +11,15 @@ public sealed class CpuDevice : Device
     /// <summary>Starts the threads.</summary>
     /// <param name="threads">Worker threads, the caller included; all processors where null.</param>
     /// <exception cref="InputException">Fewer than 1 or more than 1024 threads, or a forced instruction set that is not there.</exception>
-    public CpuDevice(int? threads = null)
+    public CpuDevice(int? threads = null) : this(threads, CpuPaths.Best) { }
+
+    internal CpuDevice(int? threads, CpuPath path)
     {
         var count = threads ?? Environment.ProcessorCount;
         if (count is < 1 or > 1024)
             throw new InputException($"{count} threads: give 1 to 1024");
         Threads = new CpuThreads(count);
-        _binder = new CpuBinder(Threads);
+        _binder = new CpuBinder(Threads, path);
     }
 
     internal CpuThreads Threads { get; }

@@ -1,0 +1,69 @@
+using System.CommandLine;
+using NativeLora.Cli.Options;
+using NativeLora.Cli.Show;
+using NativeLora.Data.Tokenizers;
+using NativeLora.Selection;
+
+namespace NativeLora.Cli.Commands;
+
+/// <summary><c>nativelora train</c>: trains adapters on given layers, or everything.</summary>
+internal static class TrainCommand
+{
+    public static Command Create()
+    {
+        var (model, task, lora, training) = (new ModelOptions(), new TaskOptions(), new LoraOptions(), new TrainingCliOptions());
+        var layers = new Option<string?>("--layers") { Description = "layers that get adapters: numbers such as 3,4,5 or a mask such as 000111 (default: all)", HelpName = "LAYERS" };
+        var selection = new Option<string?>("--selection") { Description = "selection.json whose layers get adapters", HelpName = "FILE" };
+        var full = new Option<bool>("--full") { Description = "train the whole model, without adapters" };
+        var json = new Option<bool>("--json") { Description = "print report.json and nothing else" };
+        var command = new Command("train", "Train adapters on all layers, or on chosen ones.");
+        model.AddTo(command);
+        task.AddTo(command);
+        foreach (var option in (Option[])[layers, selection, full])
+            command.Options.Add(option);
+        lora.AddTo(command);
+        training.AddTo(command);
+        command.Options.Add(json);
+        command.SetAction(parsed =>
+        {
+            var ui = new Ui(parsed.GetValue(json));
+            var (settings, seed) = (model.Read(parsed), lora.Seed(parsed));
+            var taskSettings = task.Read(parsed);
+            var options = training.Read(parsed, seed);
+            var blueprint = settings.Blueprint();
+            var chosen = Layers(parsed.GetValue(layers), parsed.GetValue(selection), parsed.GetValue(full), blueprint.Model.Layers);
+            using var device = settings.NewDevice();
+            ModelView.Line(ui, settings, blueprint.Model, device);
+            var setup = TaskSetup.Open(taskSettings);
+            using var pretrained = settings.Open(device, setup.Labels, seed);
+            var config = lora.Read(parsed, setup.Head, settings.Path);
+            ui.Fact("task", $"{setup.Name}: {setup.Train.Path}");
+            ui.Fact("adapters", parsed.GetValue(full) ? "none: everything is trained"
+                : chosen is null ? $"on all {blueprint.Model.Layers} layers" : $"on {Ui.Count(chosen.Count, "layer")} of {blueprint.Model.Layers}: {string.Join(", ", chosen)}");
+            var report = TrainingRun.Go(
+                ui, setup, pretrained, parsed.GetValue(full) ? null : config, chosen, TokenizerLoader.FromFolder(settings.Folder), options);
+            if (ui.Json)
+                Ui.WriteJson(report.ToJsonString(JsonText.Indented));
+            return 0;
+        });
+        return command;
+    }
+
+    private static IReadOnlyList<int>? Layers(string? layers, string? selection, bool full, int count)
+    {
+        if ((layers is null ? 0 : 1) + (selection is null ? 0 : 1) + (full ? 1 : 0) > 1)
+            throw new InputException("more than one of --layers, --selection and --full is given: give one of them");
+        return layers is not null ? [.. LayerSelection.ParseLayers(layers, count).Order()]
+            : selection is not null ? OfFile(selection, count)
+            : null;
+    }
+
+    /// <summary>The layers of a selection that was kept.</summary>
+    public static IReadOnlyList<int> OfFile(string file, int count)
+    {
+        var report = SelectionReport.Load(file);
+        return report.Layers.Count != count
+            ? throw new InputException($"{file}: a selection among {report.Layers.Count} layers, and the model has {count}: select layers of this model")
+            : report.Selected.Count == 0 ? throw new InputException($"{file}: no layer is selected: raise the ratio") : [.. report.Selected.Order()];
+    }
+}

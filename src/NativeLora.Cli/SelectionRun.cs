@@ -1,0 +1,81 @@
+using NativeLora.Adapters;
+using NativeLora.Cli.Options;
+using NativeLora.Cli.Show;
+using NativeLora.Data;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Selection;
+
+namespace NativeLora.Cli;
+
+/// <summary>Chooses layers on a task, and shows what the choice saves.</summary>
+internal static class SelectionRun
+{
+    /// <summary>What is to be done, read from the command line.</summary>
+    /// <param name="Options">Which layers to choose.</param>
+    /// <param name="Features">How they are compared.</param>
+    /// <param name="Samples">Rows that are compared; null for all.</param>
+    /// <param name="Resamples">Resamples for stability.</param>
+    /// <param name="BatchSize">Sequences of the batch whose cost is predicted.</param>
+    public sealed record Plan(SelectionOptions Options, FeatureOptions Features, int? Samples, int Resamples, int BatchSize);
+
+    /// <summary>Selects.</summary>
+    public static SelectionResult Go(Ui ui, ModelSettings settings, TaskSetup setup, PretrainedModel model, ITokenizer tokenizer, LoraConfig config, Plan plan)
+    {
+        var (options, features) = (plan.Options, plan.Features);
+        var compared = (int)Math.Min(plan.Samples ?? int.MaxValue, setup.Train.Count);
+        var ranks = SelectionPipeline.NeedsFeatures(options.Strategy);
+        ui.Fact("task", $"{setup.Name}: {Ui.Count(setup.Train.Count, "row")} of {setup.Train.Path}");
+        ui.Fact("select", ranks
+            ? $"{SelectionOptions.NameOf(options.Strategy)} at token {TokenRules.NameOf(features.Token)} over {Ui.Count(compared, "row")}, ratio {options.Ratio}, rule {(options.Rule == SelectionRule.Paper ? "paper" : "plain")}"
+            : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is { } ratio ? $", ratio {ratio}" : "")}: no row is looked at");
+
+        var examples = setup.Encode(setup.Train, tokenizer, model.Model, ranks ? compared : 1024, features.Token == TokenRule.Content);
+        var longest = new BatchOrder([.. examples.Select(e => e.Length)], new BatchOrderOptions { BatchSize = plan.BatchSize });
+        var length = examples.Max(e => e.Length);
+        var request = new SelectionRequest
+        {
+            Model = settings.Path,
+            Task = setup.Name,
+            Options = options,
+            Features = features,
+            Resamples = plan.Resamples,
+            Cost = new CostRequest
+            {
+                Lora = config,
+                Head = setup.Head,
+                Capacity = new BatchSize(longest.TokenCapacity, longest.SequenceCapacity, (long)longest.TokenCapacity * longest.TokenCapacity / longest.SequenceCapacity),
+                MaxLength = length,
+                Threads = settings.Threads,
+            },
+        };
+        SelectionResult result;
+        using (var progress = new ProgressLine("forward"))
+        {
+            result = SelectionPipeline.Run(model, examples, request, progress, Shell.Cancellation);
+            if (ranks)
+                ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
+        }
+
+        SelectionView.Show(ui, result.Report, options.Strategy);
+        if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
+            ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));
+        if (result is { Cost: { } cost, AllLayers: { } all })
+            SelectionView.Savings(ui, all, cost, $"the {longest.SequenceCapacity} longest rows in a batch ({Ui.Count(longest.TokenCapacity)} tokens), r {config.Rank}");
+        return result;
+    }
+
+    /// <summary>Writes selection.json and the files that the paper's scripts write.</summary>
+    /// <returns>The path of selection.json.</returns>
+    public static string Write(ModelSettings settings, TaskSetup setup, SelectionResult result, string output)
+    {
+        if (result.Similarities is { } similarities)
+        {
+            var suffix = $"{settings.Name}_{setup.Name}{(setup.Head == ModelHead.LanguageModel ? $"_{similarities.Samples}" : "")}";
+            SelectionFiles.Write(output, suffix, [.. similarities.Pairs.Select(p => (double?)p.CkaClamped)], result.Selection);
+        }
+        var path = Path.Combine(output, "selection.json");
+        result.Report.Save(path);
+        return path;
+    }
+}

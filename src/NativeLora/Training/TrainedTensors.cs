@@ -1,0 +1,115 @@
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using NativeLora.Adapters;
+using NativeLora.Checkpoints;
+using NativeLora.Devices;
+using NativeLora.Tensors;
+
+namespace NativeLora.Training;
+
+/// <summary>Files of what is trained: an adapter as PEFT has it, or a whole model, and the optimizer's moments.</summary>
+internal static class TrainedTensors
+{
+    public const string OptimizerFile = "optimizer.safetensors";
+    private const string ModelFile = "model.safetensors";
+    private const string First = "exp_avg.";
+    private const string Second = "exp_avg_sq.";
+
+    /// <summary>Names of the files that <see cref="Save"/> writes.</summary>
+    public static IReadOnlyList<string> Files(TrainableModel model) =>
+        model.Config is null ? [ModelFile, "config.json"] : ["adapter_model.safetensors", "adapter_config.json"];
+
+    /// <summary>Writes the trained tensors in fp32: a PEFT adapter, or, where everything is trained, a model folder.</summary>
+    /// <exception cref="RunException">A file cannot be written.</exception>
+    public static void Save(TrainableModel model, string folder)
+    {
+        if (model.Config is { } config)
+        {
+            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), model.Export());
+            return;
+        }
+        var parameters = model.Parameters;
+        SafeTensorsWriter.Write(Path.Combine(folder, ModelFile), [.. parameters.Names.Select(
+            name => TensorToWrite.Streamed(name, ElementType.F32, Shape(model, name), to => to.Write(MemoryMarshal.AsBytes(parameters.Read(name).AsSpan()))))]);
+        var json = JsonNode.Parse(model.Pretrained.Model.Config.Json)!.AsObject();
+        json.Remove("torch_dtype");
+        json["dtype"] = "float32";
+        AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
+    }
+
+    /// <summary>Reads what <see cref="Save"/> wrote.</summary>
+    /// <exception cref="InputException">A file is missing or belongs to another model.</exception>
+    public static void Load(TrainableModel model, string folder)
+    {
+        var parameters = model.Parameters;
+        if (model.Config is not null)
+        {
+            var weights = AdapterFile.Load(folder, model.Pretrained.Modules(model.Head)).Weights.Tensors;
+            foreach (var name in parameters.Names)
+                parameters.Write(name, weights.TryGetValue(name, out var tensor) ? tensor.Values : throw new InputException($"{folder}: the adapter has no tensor {name}"));
+            return;
+        }
+        using var file = SafeTensorsFile.Open(Path.Combine(folder, ModelFile));
+        foreach (var name in parameters.Names)
+            parameters.Write(name, Values(file, name, parameters.Size(name)));
+    }
+
+    /// <summary>Writes the optimizer's moments.</summary>
+    /// <exception cref="RunException">The file cannot be written.</exception>
+    public static void SaveOptimizer(TrainableModel model, string folder)
+    {
+        var parameters = model.Parameters;
+        var tensors = new List<TensorToWrite>();
+        foreach (var (prefix, moments) in Moments(parameters))
+            foreach (var name in parameters.Names)
+                tensors.Add(TensorToWrite.Streamed(prefix + name, ElementType.F32, Shape(model, name), to =>
+                {
+                    var values = new float[Count(parameters, name)];
+                    moments.Read(4 * parameters.Place(name).Offset, MemoryMarshal.AsBytes(values.AsSpan()));
+                    to.Write(MemoryMarshal.AsBytes(values.AsSpan()));
+                }));
+        SafeTensorsWriter.Write(Path.Combine(folder, OptimizerFile), tensors);
+    }
+
+    /// <summary>Reads them.</summary>
+    /// <exception cref="InputException">The file is missing or belongs to another training.</exception>
+    public static void LoadOptimizer(TrainableModel model, string folder)
+    {
+        var parameters = model.Parameters;
+        using var file = SafeTensorsFile.Open(Path.Combine(folder, OptimizerFile));
+        foreach (var (prefix, moments) in Moments(parameters))
+            foreach (var name in parameters.Names)
+                moments.Write(4 * parameters.Place(name).Offset, MemoryMarshal.AsBytes(Values(file, prefix + name, parameters.Size(name)).AsSpan()));
+    }
+
+    private static (string Prefix, DeviceBuffer Values)[] Moments(ParameterStore parameters) =>
+        [(First, parameters.FirstMoments!), (Second, parameters.SecondMoments!)];
+
+    private static long Count(ParameterStore parameters, string name)
+    {
+        var (rows, columns) = parameters.Size(name);
+        return (long)rows * columns;
+    }
+
+    private static float[] Values(SafeTensorsFile file, string name, (int Rows, int Columns) size)
+    {
+        var values = file.ReadFloat32(name);
+        return values.LongLength == (long)size.Rows * size.Columns
+            ? values
+            : throw new InputException($"{file.Path}: tensor {name} has {values.Length} values, expected {(long)size.Rows * size.Columns}");
+    }
+
+    // The engine holds vectors as one row; a file says whether it was a vector or a matrix of one row.
+    private static IEnumerable<long> Shape(TrainableModel model, string name)
+    {
+        var (rows, columns) = model.Parameters.Size(name);
+        if (rows > 1)
+            return [rows, columns];
+        var weights = model.Pretrained.Weights;
+        var isVector = weights.StoredName(name) is { } stored
+            ? model.Pretrained.Checkpoint.Find(stored)!.Shape.Length == 1
+            : !AdamWOptions.Decays(name);
+        return isVector ? [columns] : [rows, columns];
+    }
+}

@@ -1,0 +1,359 @@
+using System.Diagnostics;
+using NativeLora.Data;
+using NativeLora.Graphs;
+using NativeLora.Models;
+
+namespace NativeLora.Training;
+
+/// <summary>
+/// Trains a model over examples: steps, evaluations, metrics and checkpoints. Interrupted at any moment and resumed, it ends with the same
+/// bits as undisturbed. A step allocates nothing on the managed heap.
+/// </summary>
+public sealed class Trainer : IDisposable
+{
+    private readonly TrainableModel _model;
+    private readonly TrainerOptions _options;
+    private readonly ITrainingObserver _observer;
+    private readonly EncodedExample[] _train;
+    private readonly int[] _labels;
+    private readonly Evaluator? _evaluator;
+    private readonly BatchOrder _order;
+    private readonly BatchPacker _packer;
+    private readonly PackedBatch _batch;
+    private readonly int[] _indices;
+    private readonly int[] _counts;
+    private readonly TrainingSession _session;
+    private readonly LearningRate _schedule;
+    private readonly CheckpointStore _store;
+    private TrainerState _state;
+    private MetricsLog _log = null!;
+    private EvaluationResult? _lastEvaluation;
+    private string? _lastCheckpoint;
+    private bool _unsaved = true;
+    private bool _started;
+    private long _began, _tokensHere;
+    private double _secondsBefore, _stepSeconds;
+    private int _stepsHere;
+
+    /// <summary>Checks everything, plans for the largest batch and allocates; nothing is written before <see cref="Run"/>.</summary>
+    /// <param name="model">What is trained.</param>
+    /// <param name="train">Examples to learn from.</param>
+    /// <param name="options">How.</param>
+    /// <param name="dev">Examples to evaluate on; null for none.</param>
+    /// <param name="metrics">Metrics of a classification or regression; null takes accuracy, or Pearson and Spearman.</param>
+    /// <param name="observer">Is told what happens.</param>
+    /// <exception cref="InputException">An option or an example does not fit.</exception>
+    public Trainer(
+        TrainableModel model, IReadOnlyList<EncodedExample> train, TrainerOptions options, IReadOnlyList<EncodedExample>? dev = null,
+        TaskMetrics? metrics = null, ITrainingObserver? observer = null)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(train);
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        if (model.Parameters.Gradients is null)
+            throw new ArgumentException("the model was opened without gradients and optimizer state", nameof(model));
+        (_model, _options, _observer) = (model, options, observer ?? new Silent());
+        if (dev is { Count: 0 })
+            dev = null;
+        _train = [.. train];
+        var transformer = model.Pretrained.Model;
+        _labels = TrainingExamples.Check(_train, model.Head, transformer.Config.NumLabels, Math.Min(options.MaxLength ?? int.MaxValue, transformer.MaxPositions));
+        _order = new BatchOrder([.. _train.Select(e => e.Length)], options.Order);
+        _schedule = Schedule();
+        CheckBest(dev is not null, metrics);
+        var longest = _train.Max(e => e.Length);
+        var (tokens, sequences) = (_order.TokenCapacity, _order.SequenceCapacity);
+        _batch = new PackedBatch(tokens, sequences);
+        _packer = new BatchPacker(options.HiddenKeyId);
+        _indices = new int[checked(options.AccumulationSteps * sequences)];
+        _counts = new int[options.AccumulationSteps];
+        _store = new CheckpointStore(options.OutputFolder, options.KeepCheckpoints);
+        _state = new TrainerState { Settings = TrainingSettings.Of(model, _train, dev, options, _schedule) };
+        _session = new TrainingSession(model, new BatchSize(tokens, sequences, (long)tokens * longest), longest, options.Adam, options.BaseDropout) { Seed = options.Seed };
+        try
+        {
+            var batch = options.EvaluationBatchSize ?? (options.BatchTokens is null ? options.BatchSize!.Value : 8);
+            if (dev is not null)
+                _evaluator = new Evaluator(model, dev, metrics, new EvaluatorOptions { BatchSize = batch, HiddenKeyId = options.HiddenKeyId });
+        }
+        catch
+        {
+            _session.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Optimizer steps of the whole training.</summary>
+    public int TotalSteps => _schedule.TotalSteps;
+
+    /// <summary>Learning rate of each step.</summary>
+    public LearningRate LearningRate => _schedule;
+
+    /// <summary>The plan of a training step.</summary>
+    public MemoryPlan Plan => _session.Session.Plan;
+
+    /// <summary>The plan of an evaluation; null without examples for it.</summary>
+    public MemoryPlan? EvaluationPlan => _evaluator?.Plan;
+
+    /// <summary>Trains to the end, and writes the adapter (or model) into the output folder. May be called once.</summary>
+    /// <exception cref="TrainingInterruptedException">It was cancelled: a checkpoint is written.</exception>
+    /// <exception cref="InputException">The output folder holds another training, or one that cannot be resumed with these settings.</exception>
+    /// <exception cref="RunException">A file cannot be written, or the loss or a gradient is not a number.</exception>
+    public TrainingSummary Run(CancellationToken cancellation = default)
+    {
+        if (_started)
+            throw new InvalidOperationException("a trainer runs once");
+        _started = true;
+        using var folder = new OutputLock(_options.OutputFolder);
+        Begin();
+        using (_log)
+        {
+            _began = Stopwatch.GetTimestamp();
+            _secondsBefore = _state.Seconds;
+            if (_state.EvaluationPending)
+                FinishStep(cancellation);
+            while (_state.Step < TotalSteps)
+            {
+                if (cancellation.IsCancellationRequested)
+                    Interrupt(cancellation);
+                Step();
+                FinishStep(cancellation);
+            }
+            if (_unsaved)
+                Save();
+        }
+        if (_options.KeepBest is not null && _state.BestStep is { } best && best != _state.Step)
+            LoadBest(best);
+        TrainedTensors.Save(_model, _options.OutputFolder);
+        return new TrainingSummary(
+            _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder);
+    }
+
+    private LearningRate Schedule()
+    {
+        var total = _options.MaxSteps ?? StepsOf(_options.Epochs);
+        return new LearningRate(_options.Schedule, _options.LearningRate, total, _options.WarmupSteps ?? LearningRate.StepsOf(total, _options.WarmupRatio));
+    }
+
+    // Updates never reach over the end of an epoch, and epochs measured in tokens may differ in their batches.
+    private int StepsOf(int epochs)
+    {
+        long steps = 0;
+        for (var e = 0; e < epochs; e++)
+        {
+            if (e == 0 || _options.BatchTokens is not null)
+                _order.Seek(e, 0);
+            steps += (_order.BatchCount + _options.AccumulationSteps - 1) / _options.AccumulationSteps;
+        }
+        _order.Seek(0, 0);
+        return steps <= int.MaxValue ? (int)steps : throw new InputException($"{epochs} epochs are {steps} steps, more than can be counted; lower the number of epochs");
+    }
+
+    private void CheckBest(bool evaluates, TaskMetrics? metrics)
+    {
+        if (_options.KeepBest is not { } name)
+            return;
+        if (!evaluates)
+            throw new InputException($"the weights with the best {name} cannot be kept without examples to evaluate on; give some, or keep the last");
+        IReadOnlyList<string> known = _model.Head == ModelHead.LanguageModel
+            ? ["loss", "perplexity"]
+            : ["loss", .. (metrics ?? Metrics.For(_model.Pretrained.Model.Config.NumLabels == 1)).Names];
+        if (!known.Contains(name))
+            throw new InputException($"there is no metric {name} to keep the best by; there are {string.Join(", ", known)}");
+    }
+
+    /// <summary>Opens the folder: a new training, or one that goes on.</summary>
+    private void Begin()
+    {
+        var metrics = Path.Combine(_options.OutputFolder, "metrics.jsonl");
+        _store.RemoveUnfinished();
+        if (_options.Overwrite)
+            _store.RemoveAll();
+        else if (!_options.Resume && _store.Steps().Count > 0)
+            throw new InputException($"{_options.OutputFolder}: holds checkpoints of a training; resume it, overwrite it, or choose another folder");
+        if (_options.Resume)
+            Resume();
+        _log = new MetricsLog(metrics, _state.MetricsBytes);
+        if (_log.Length < _state.MetricsBytes)
+            _observer.OnWarning($"{metrics}: lines are missing that were there when the checkpoint was written");
+    }
+
+    private void Resume()
+    {
+        var steps = _store.Steps();
+        foreach (var step in steps)
+        {
+            if (_store.Damage(step) is { } damage)
+            {
+                _observer.OnWarning($"{_store.Of(step)}: the checkpoint is damaged ({damage}); it is put aside as {_store.SetAside(step)}, the one before is taken");
+                continue;
+            }
+            var (folder, now) = (_store.Of(step), _state.Settings);
+            var state = TrainerState.Read(folder);
+            TrainingSettings.Compare(folder, state.Settings, now);
+            TrainedTensors.Load(_model, folder);
+            TrainedTensors.LoadOptimizer(_model, folder);
+            _order.Seek(state.Epoch, state.BatchIndex);
+            (_session.Updates, _session.MicroBatches) = (state.Step, state.MicroBatches);
+            (_state, _lastCheckpoint, _unsaved) = (state, folder, false);
+            _observer.OnResumed(step, folder);
+            return;
+        }
+        if (steps.Count > 0)
+            throw new InputException($"{_options.OutputFolder}: none of the {steps.Count} checkpoints is whole; begin anew with overwrite");
+    }
+
+    private void Step()
+    {
+        var start = Stopwatch.GetTimestamp();
+        var sequences = _order.SequenceCapacity;
+        var (batches, labels) = Gather();
+        var inverse = 1f / Math.Max(1, labels);
+        double loss = 0;
+        var tokens = 0;
+        for (var i = 0; i < batches; i++)
+        {
+            _packer.Fill(_batch, _train, _indices.AsSpan(i * sequences, _counts[i]));
+            tokens += _batch.TokenCount;
+            loss += _session.Accumulate(_batch, inverse, first: i == 0);
+        }
+        var rate = _schedule.At(_state.Step);
+        if (!double.IsFinite(loss))
+            throw Diverged("the loss", loss, rate);
+        var norm = _session.GradientNorm();
+        if (!double.IsFinite(norm))
+            throw Diverged("the norm of the gradients", norm, rate);
+        _session.Update(rate, norm, _options.MaxGradientNorm);
+
+        _unsaved = true;
+        _state.Step++;
+        _state.MicroBatches = _session.MicroBatches;
+        (_state.Epoch, _state.BatchIndex) = (_order.Epoch, _order.BatchIndex);
+        _state.Passes = _order.Epoch + (double)_order.BatchIndex / _order.BatchCount;
+        _state.Tokens += tokens;
+        _state.Loss = loss;
+        _state.LossSum += loss;
+        _state.LossSteps++;
+        _state.Seconds = Seconds();
+        _stepSeconds += Stopwatch.GetElapsedTime(start).TotalSeconds;
+        _stepsHere++;
+        _tokensHere += tokens;
+        Report(rate, norm);
+        _state.EvaluationPending = _evaluator is not null && (_state.Step == TotalSteps
+            || (_options.EvaluateEvery > 0 && _state.Step % _options.EvaluateEvery == 0)
+            || (_options.EvaluateEachEpoch && _state.BatchIndex == 0));
+    }
+
+    /// <summary>Takes the micro-batches of an update; their labels must be counted before the first of them is run.</summary>
+    private (int Batches, int Labels) Gather()
+    {
+        var (first, batches, labels) = (_order.BatchIndex, 1, 0);
+        for (var i = 0; i < batches; i++)
+        {
+            var batch = _order.Next();
+            if (i == 0)
+                batches = Math.Min(_options.AccumulationSteps, _order.BatchCount - first);
+            batch.CopyTo(_indices.AsSpan(i * _order.SequenceCapacity));
+            _counts[i] = batch.Length;
+            foreach (var example in batch)
+                labels += _labels[example];
+        }
+        return (batches, labels);
+    }
+
+    private void Report(double rate, double norm)
+    {
+        var perStep = _stepSeconds / _stepsHere;
+        var progress = new TrainingProgress(
+            _state.Step, TotalSteps, _state.Passes, _state.Loss, _state.LossSum / _state.LossSteps, rate, norm, _state.Tokens,
+            _tokensHere / Math.Max(_stepSeconds, 1e-9), _state.Seconds, perStep * (TotalSteps - _state.Step));
+        if (_state.Step % _options.LogEvery == 0 || _state.Step == TotalSteps)
+        {
+            _log.Write(progress);
+            (_state.LossSum, _state.LossSteps) = (0, 0);
+        }
+        _observer.OnStep(progress);
+    }
+
+    /// <summary>What follows a step: the evaluation that is due, and the checkpoint.</summary>
+    private void FinishStep(CancellationToken cancellation)
+    {
+        var improved = _state.EvaluationPending && Evaluate(cancellation);
+        if (improved || _state.Step == TotalSteps || (_options.SaveEvery > 0 && _state.Step % _options.SaveEvery == 0))
+            Save();
+    }
+
+    /// <summary>Evaluates; true if the weights are the best so far and are to be kept.</summary>
+    private bool Evaluate(CancellationToken cancellation)
+    {
+        EvaluationResult result;
+        try
+        {
+            result = _evaluator!.Run(cancellation);
+        }
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        {
+            // The checkpoint says that the evaluation is still to be made.
+            Interrupt(cancellation);
+            throw;
+        }
+        _unsaved = true;
+        _state.EvaluationPending = false;
+        _state.Seconds = Seconds();
+        var improved = IsBest(result);
+        _lastEvaluation = result;
+        var evaluation = new TrainingEvaluation(_state.Step, _state.Passes, result, improved);
+        _log.Write(evaluation, _state.Seconds);
+        _observer.OnEvaluation(evaluation);
+        return improved;
+    }
+
+    private bool IsBest(EvaluationResult result)
+    {
+        if (_options.KeepBest is not { } name || result.Value(name) is not { } value || !double.IsFinite(value))
+            return false;
+        if (_state.BestValue is { } best && !(_options.BestIsHigher ? value > best : value < best))
+            return false;
+        (_state.BestStep, _state.BestValue) = (_state.Step, value);
+        return true;
+    }
+
+    private void Save()
+    {
+        _log.Flush();
+        _state.MetricsBytes = _log.Length;
+        _lastCheckpoint = _store.Save(_model, _state);
+        _unsaved = false;
+        _observer.OnCheckpoint(_state.Step, _lastCheckpoint);
+    }
+
+    private void Interrupt(CancellationToken cancellation)
+    {
+        if (_unsaved)
+            Save();
+        throw new TrainingInterruptedException(_state.Step, TotalSteps, _lastCheckpoint!, cancellation);
+    }
+
+    private void LoadBest(int step)
+    {
+        if (_store.Damage(step) is { } damage)
+            throw new RunException($"{_store.Of(step)}: the best checkpoint is damaged ({damage}); the last one, {_lastCheckpoint}, can be used in its place");
+        TrainedTensors.Load(_model, _store.Of(step));
+    }
+
+    private RunException Diverged(string what, double value, double rate) => new(
+        $"step {_state.Step + 1}: {what} is {value}, at learning rate {rate:g4}; try a lower learning rate, a longer warm-up or a lower gradient norm"
+        + (_lastCheckpoint is null ? "; no checkpoint was written before" : $"; the last checkpoint, {_lastCheckpoint}, is as it was"));
+
+    private double Seconds() => _secondsBefore + Stopwatch.GetElapsedTime(_began).TotalSeconds;
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _session.Dispose();
+        _evaluator?.Dispose();
+    }
+
+    private sealed class Silent : ITrainingObserver;
+}

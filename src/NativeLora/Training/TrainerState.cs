@@ -1,0 +1,81 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using NativeLora.Checkpoints;
+
+namespace NativeLora.Training;
+
+/// <summary>Where a training stands: with the tensors all that its next step depends on. <c>trainer_state.json</c>.</summary>
+internal sealed record TrainerState
+{
+    public const string File = "trainer_state.json";
+
+    private static readonly JsonSerializerOptions Format = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+        RespectRequiredConstructorParameters = true,
+        RespectNullableAnnotations = true,
+        WriteIndented = true,
+    };
+
+    /// <summary>Updates made.</summary>
+    public int Step { get; set; }
+
+    /// <summary>Micro-batches run: number the dropouts' random numbers.</summary>
+    public uint MicroBatches { get; set; }
+
+    /// <summary>Epoch of the next micro-batch.</summary>
+    public int Epoch { get; set; }
+
+    /// <summary>Its number in the epoch.</summary>
+    public int BatchIndex { get; set; }
+
+    /// <summary>Passes over the examples.</summary>
+    public double Passes { get; set; }
+
+    /// <summary>Tokens trained on.</summary>
+    public long Tokens { get; set; }
+
+    /// <summary>Time taken.</summary>
+    public double Seconds { get; set; }
+
+    /// <summary>Loss of the last step.</summary>
+    public double Loss { get; set; }
+
+    /// <summary>Sum of losses since the last line of metrics.</summary>
+    public double LossSum { get; set; }
+
+    /// <summary>Steps since then.</summary>
+    public int LossSteps { get; set; }
+
+    /// <summary>Step of the best evaluation.</summary>
+    public int? BestStep { get; set; }
+
+    /// <summary>Its value.</summary>
+    public double? BestValue { get; set; }
+
+    /// <summary>Whether the evaluation after the last step is still to be made.</summary>
+    public bool EvaluationPending { get; set; }
+
+    /// <summary>Bytes of the metrics' file.</summary>
+    public long MetricsBytes { get; set; }
+
+    /// <summary>What the result depends on beside this.</summary>
+    public SortedDictionary<string, string> Settings { get; set; } = new(StringComparer.Ordinal);
+
+    public void Write(string folder) => AtomicFile.WriteAllText(Path.Combine(folder, File), JsonSerializer.Serialize(this, Format));
+
+    /// <exception cref="InputException">The file is missing or malformed.</exception>
+    public static TrainerState Read(string folder)
+    {
+        var path = Path.Combine(folder, File);
+        try
+        {
+            return JsonSerializer.Deserialize<TrainerState>(System.IO.File.ReadAllText(path), Format) ?? throw new InputException($"{path}: is null");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
+        {
+            throw new InputException($"{path}: cannot be read: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+    }
+}

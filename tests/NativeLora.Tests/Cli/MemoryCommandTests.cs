@@ -1,0 +1,70 @@
+using System.Text.Json;
+using NativeLora.Adapters;
+using NativeLora.Devices.Cpu;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Selection;
+using NativeLora.Training;
+
+namespace NativeLora.Tests.Cli;
+
+/// <summary>What <c>memory</c> predicts without weights is what a training session allocates.</summary>
+public sealed class MemoryCommandTests
+{
+    [SharedTheory]
+    [InlineData("fixtures/models/bert-cls/model", "01010", "00111", 8, 20)]
+    [InlineData("fixtures/models/llama-gqa/model", null, null, 4, 16)]
+    [InlineData("models/minilm-l6", "010011", "000111", 8, 40)]
+    public void Prediction_IsWhatASessionAllocates(string folder, string? cka, string? topHalf, int batch, int length)
+    {
+        var path = Shared.Path(folder.Split('/'));
+        using var device = new CpuDevice(2);
+        using var pretrained = PretrainedModel.Open(path, device);
+        var layers = pretrained.Model.Layers;
+        string[] masks = [cka ?? "01".PadRight(layers, '0'), topHalf ?? "1".PadLeft(layers, '0')];
+        var run = CliRun.Of(["memory", "--model", path, "--batch-size", $"{batch}", "--max-length", $"{length}", "--threads", "2", "--json", .. masks.SelectMany(m => (string[])["--mask", m])]).AssertDone();
+        using var document = JsonDocument.Parse(run.Output);
+        var columns = document.RootElement.GetProperty("columns");
+        Assert.Equal([new string('1', layers), .. masks], columns.EnumerateArray().Select(c => c.GetProperty("mask").GetString()));
+        foreach (var column in columns.EnumerateArray())
+            AssertAllocated(path, column, batch, length);
+        Assert.True(Bytes(columns[2], "activations_saved") < Bytes(columns[0], "activations_saved"));
+    }
+
+    private static void AssertAllocated(string path, JsonElement column, int batch, int length)
+    {
+        using var device = new CpuDevice(2);
+        using var pretrained = PretrainedModel.Open(path, device);
+        var encoder = pretrained.Model.IsEncoder;
+        var head = encoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+        var config = new LoraConfig { Rank = 8, Alpha = 16, TaskType = encoder ? "SEQ_CLS" : "CAUSAL_LM" };
+        var chosen = LayerSelection.ParseLayers(column.GetProperty("mask").GetString()!, pretrained.Model.Layers);
+        var forLayers = TargetResolver.ForLayers(config, pretrained.Modules(head), [.. chosen]);
+        var before = device.AllocatedBytes;
+        using var model = TrainableModel.WithAdapters(pretrained, head, forLayers);
+        Assert.Equal(device.AllocatedBytes - before, Bytes(column, "trainable") + Bytes(column, "gradients") + Bytes(column, "optimizer"));
+        Assert.Equal(model.Parameters.Elements, column.GetProperty("trainable_parameters").GetInt64());
+
+        using var training = new TrainingSession(model, BatchSize.Of(batch, length), length, new AdamWOptions(), baseDropout: true);
+        var plan = training.Session.Plan;
+        Assert.Equal(plan.ArenaBytes, Bytes(column, "activations"));
+        Assert.Equal(training.Session.ArenaBytes, Bytes(column, "activations"));
+        Assert.Equal(plan.Saved.Sum(s => s.Bytes(plan.Capacity)), Bytes(column, "activations_saved"));
+        Assert.Equal(device.ScratchBytes, Bytes(column, "kernels"));
+        Assert.Equal(plan.Report(device.ScratchBytes).Total, Bytes(column, "total"));
+        Assert.Equal(chosen.Min(), column.GetProperty("lowest_adapted_layer").GetInt32());
+    }
+
+    [SharedFact]
+    public void Prediction_NeedsTheConfigAlone()
+    {
+        using var model = new SmallModel();
+        var args = (string path) => CliRun.Of("memory", "--model", path, "--max-length", "16", "--layers", "--json").AssertDone().Output;
+        var withWeights = JsonDocument.Parse(args(model.Path)).RootElement.GetProperty("columns").GetRawText();
+        File.Delete(Path.Combine(model.Path, "model.safetensors"));
+        var without = JsonDocument.Parse(args(model.Path)).RootElement.GetProperty("columns").GetRawText();
+        Assert.Equal(withWeights, without);
+    }
+
+    private static long Bytes(JsonElement column, string category) => column.GetProperty("memory_bytes").GetProperty(category).GetInt64();
+}

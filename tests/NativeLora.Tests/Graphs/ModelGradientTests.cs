@@ -1,0 +1,96 @@
+using NativeLora.Adapters;
+using NativeLora.Devices;
+using NativeLora.Devices.Cpu;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Tests.Models;
+using NativeLora.Training;
+
+namespace NativeLora.Tests.Graphs;
+
+/// <summary>Gradients of whole tiny models against finite differences.</summary>
+public class ModelGradientTests
+{
+    private static readonly Dictionary<string, (string Kind, LoraConfig? Adapters, bool BaseDropout)> Cases = new()
+    {
+        ["bert in full"] = ("bert", null, false),
+        ["bert in full with dropout"] = ("bert", null, true),
+        ["bert regression in full"] = ("bert-regression", null, true),
+        ["bert one layer"] = ("bert", Lora(["query", "value"], layers: [1]), false),
+        ["bert two layers apart"] = ("bert", Lora(["query", "output.dense"], layers: [0, 3]), true),
+        ["bert all-linear with dropout"] = ("bert", Lora(null, dropout: 0.2), true),
+        ["bert dropout of adapters only"] = ("bert", Lora(["key", "intermediate.dense"], dropout: 0.3, layers: [2]), false),
+        ["bert modules in full"] = ("bert", Lora(["value"], layers: [2], saved: ["bert.pooler", "bert.encoder.layer.1.output"]), true),
+        ["bert regression adapters"] = ("bert-regression", Lora(["dense"], dropout: 0.1, layers: [1, 2]), true),
+        ["roberta in full with dropout"] = ("roberta", null, true),
+        ["roberta adapters"] = ("roberta", Lora(["query", "value"], dropout: 0.1, layers: [0, 2]), true),
+        ["llama in full"] = ("llama", null, false),
+        ["llama in full with dropout"] = ("llama", null, true),
+        ["llama tied in full"] = ("llama-tied", null, true),
+        ["llama one layer"] = ("llama", Lora(["q_proj", "v_proj"], layers: [2]), false),
+        ["llama value alone"] = ("llama", Lora(["v_proj"], layers: [0, 2]), true),
+        ["llama all-linear with dropout"] = ("llama", Lora(null, dropout: 0.2), true),
+        ["llama all-linear"] = ("llama-tied", Lora(null), false),
+        ["llama modules in full"] = ("llama", Lora(["down_proj", "o_proj"], layers: [1], saved: ["lm_head", "model.layers.2.mlp", "model.layers.3.post_attention_layernorm"]), true),
+        ["llama embeddings in full"] = ("llama", Lora(["gate_proj"], layers: [3], saved: ["embed_tokens"]), false),
+    };
+
+    public static TheoryData<string> Names => [.. Cases.Keys];
+
+    /// <summary>init_lora_weights false: B is not 0, so that A has a gradient.</summary>
+    private static LoraConfig Lora(string[]? targets, double dropout = 0, int[]? layers = null, string[]? saved = null) => new()
+    {
+        Rank = 3,
+        Alpha = 5,
+        Dropout = dropout,
+        TargetModules = targets is null ? ModuleSelector.AllLinear : ModuleSelector.Of(targets),
+        LayersToTransform = layers,
+        ModulesToSave = saved,
+        InitLoraWeights = "false",
+    };
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void EqualFiniteDifferences(string name)
+    {
+        var (kind, adapters, baseDropout) = Cases[name];
+        using var device = new CpuDevice(1);
+        using var tiny = new TinyModel(kind, seed: name.Length);
+        using var pretrained = tiny.Open(device);
+        var head = TinyModel.Head(tiny.Model);
+        using var model = adapters is null
+            ? TrainableModel.InFull(pretrained, head)
+            : TrainableModel.WithAdapters(pretrained, head, adapters with { TaskType = head == ModelHead.LanguageModel ? "CAUSAL_LM" : "SEQ_CLS" }, seed: 3);
+        var batch = TinyModel.Batch(tiny.Model, 11, 5, 1, 7);
+        batch.KeyVisible[3] = 0;
+        batch.ClassLabels[1] = tiny.Model.Config.NumLabels > 1 ? -100 : 0;
+        var options = new BuildOptions { Head = head, Loss = true, BaseDropout = baseDropout, MaxLength = 8 };
+        var (backward, _) = model.Build(options, training: true, backward: true);
+        var (forward, _) = model.Build(options, training: true);
+        var settings = new RunSettings(0.25f, false, Seed: 77, Step: 5);
+        DirectionalDerivatives.Check(device, backward, forward, pretrained.Weights, model.Parameters, batch, settings);
+    }
+
+    [Theory]
+    [InlineData("bert")]
+    [InlineData("llama")]
+    public void DropoutDrawsAnewEachStep(string kind)
+    {
+        using var device = new CpuDevice(1);
+        using var tiny = new TinyModel(kind);
+        using var pretrained = tiny.Open(device);
+        using var model = TrainableModel.InFull(pretrained, TinyModel.Head(tiny.Model));
+        var batch = TinyModel.Batch(tiny.Model, 1, 9, 6);
+        var (graph, _) = model.Build(new BuildOptions { Head = model.Head, Loss = true, MaxLength = 9 }, training: true);
+        using var session = model.NewSession(graph, TinyModel.Capacity(batch));
+        session.Load(batch);
+        float Loss(ulong seed, uint step)
+        {
+            session.Run(new RunSettings(1, false, seed, step));
+            return session.Read(graph.Loss!)[0];
+        }
+        var losses = new[] { Loss(1, 1), Loss(1, 2), Loss(2, 1) };
+        Assert.Equal(3, losses.Distinct().Count());
+        Assert.Equal(losses[0], Loss(1, 1));
+    }
+}

@@ -1,0 +1,162 @@
+using System.Text.Json.Nodes;
+using NativeLora.Checkpoints;
+using NativeLora.Data;
+using NativeLora.Devices;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Tensors;
+using NativeLora.Tests.Checkpoints;
+
+namespace NativeLora.Tests.Models;
+
+/// <summary>A model of a few thousand random weights in a Hugging Face folder of its own, removed after the test.</summary>
+internal sealed class TinyModel : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+
+    /// <summary>Writes config.json and model.safetensors.</summary>
+    /// <param name="kind"><c>bert</c>, <c>bert-regression</c>, <c>roberta</c>, <c>llama</c> or <c>llama-tied</c>.</param>
+    /// <param name="seed">Seed of the weights.</param>
+    /// <param name="edit">Changes to the config.</param>
+    /// <param name="type">Type of all tensors in the file.</param>
+    /// <param name="roundTo">Type that values are rounded to before they are stored.</param>
+    /// <param name="change">Changes a tensor before it is written; null leaves it out.</param>
+    public TinyModel(string kind, int seed = 1, Action<JsonObject>? edit = null, ElementType type = ElementType.F32,
+        ElementType roundTo = ElementType.F32, Func<TensorToWrite, TensorToWrite?>? change = null)
+    {
+        var config = Config(kind, edit);
+        Model = ModelRegistry.Create(config);
+        _folder.Write("config.json", config.Json);
+        var tensors = Weights(Model)
+            .Select(w => Store(w.Name, w.Shape, Values(w.Name, w.Shape, seed), type, roundTo))
+            .Select(t => change is null ? t : change(t))
+            .OfType<TensorToWrite>();
+        SafeTensorsWriter.Write(_folder.File("model.safetensors"), [.. tensors]);
+    }
+
+    /// <summary>All kinds.</summary>
+    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "llama", "llama-tied"];
+
+    /// <summary>The architecture, made of the config alone.</summary>
+    public Model Model { get; }
+
+    public string Folder => _folder.Path;
+
+    public static ModelHead Head(Model model) => model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+
+    public PretrainedModel Open(Device device, PretrainedOptions? options = null) => PretrainedModel.Open(Folder, device, options);
+
+    /// <summary>The config of a kind.</summary>
+    public static HfConfig Config(string kind, Action<JsonObject>? edit = null)
+    {
+        var json = kind switch
+        {
+            "bert" => Encoder("bert", 3),
+            "bert-regression" => Encoder("bert", 1),
+            "roberta" => Encoder("roberta", 2),
+            "llama" => Decoder(tied: false),
+            "llama-tied" => Decoder(tied: true),
+            _ => throw new ArgumentException(kind, nameof(kind)),
+        };
+        edit?.Invoke(json);
+        return HfConfig.Parse(json.ToJsonString(), kind);
+    }
+
+    /// <summary>Tensors of the model with its head.</summary>
+    public static IReadOnlyList<Tensor> Weights(Model model)
+    {
+        var graph = new Graph(Trainables.None);
+        model.Build(graph, new BuildOptions { Head = Head(model), MaxLength = 1 });
+        return [.. graph.Weights];
+    }
+
+    /// <summary>A batch of random tokens with labels of every kind; of five rows in a row one has no label.</summary>
+    public static PackedBatch Batch(Model model, int seed, params int[] lengths)
+    {
+        var random = new Random(seed);
+        var batch = new PackedBatch(Math.Max(1, lengths.Sum()), Math.Max(1, lengths.Length)) { TokenCount = lengths.Sum(), SequenceCount = lengths.Length };
+        var row = 0;
+        for (var s = 0; s < lengths.Length; s++)
+        {
+            batch.CuSeqlens[s] = row;
+            batch.ClassLabels[s] = random.Next(Math.Max(2, model.Config.NumLabels));
+            batch.Targets[s] = (float)(random.NextDouble() * 4 - 2);
+            batch.PoolIndex[s] = model.IsEncoder ? row : row + lengths[s] - 1;
+            for (var t = 0; t < lengths[s]; t++, row++)
+            {
+                batch.TokenIds[row] = random.Next(model.VocabularySize);
+                batch.TypeIds[row] = t > lengths[s] / 2 && model.TypeVocabulary > 1 ? 1 : 0;
+                batch.Positions[row] = t;
+                batch.KeyVisible[row] = 1;
+                batch.Labels[row] = t == lengths[s] - 1 || row % 5 == 3 ? InstructionPrompt.IgnoredLabel : random.Next(model.VocabularySize);
+                batch.LabelCount += batch.Labels[row] == InstructionPrompt.IgnoredLabel ? 0 : 1;
+            }
+        }
+        batch.CuSeqlens[lengths.Length] = row;
+        batch.LongestSequence = lengths.Length == 0 ? 0 : lengths.Max();
+        return batch;
+    }
+
+    public static BatchSize Capacity(PackedBatch batch) => new(batch.TokenCapacity, batch.SequenceCapacity, 0);
+
+    public void Dispose() => _folder.Dispose();
+
+    private static JsonObject Encoder(string type, int labels)
+    {
+        var names = new JsonObject();
+        for (var i = 0; i < labels; i++)
+            names[$"{i}"] = $"LABEL_{i}";
+        return new JsonObject
+        {
+            ["model_type"] = type, ["hidden_size"] = 16, ["num_hidden_layers"] = 4, ["num_attention_heads"] = 2, ["intermediate_size"] = 24,
+            ["vocab_size"] = 37, ["max_position_embeddings"] = 32, ["type_vocab_size"] = type == "bert" ? 2 : 1, ["layer_norm_eps"] = 1e-12,
+            ["hidden_act"] = "gelu", ["hidden_dropout_prob"] = 0.1, ["attention_probs_dropout_prob"] = 0.2,
+            ["pad_token_id"] = type == "bert" ? 0 : 1, ["id2label"] = names,
+        };
+    }
+
+    private static JsonObject Decoder(bool tied) => new()
+    {
+        ["model_type"] = "llama", ["hidden_size"] = 16, ["num_hidden_layers"] = 4, ["num_attention_heads"] = 4, ["num_key_value_heads"] = 2,
+        ["head_dim"] = 6, ["intermediate_size"] = 20, ["vocab_size"] = 41, ["max_position_embeddings"] = 512, ["rms_norm_eps"] = 1e-5,
+        ["hidden_act"] = "silu", ["attention_bias"] = true, ["mlp_bias"] = true, ["attention_dropout"] = 0.2, ["tie_word_embeddings"] = tied,
+        ["rope_theta"] = 500.0,
+        ["rope_scaling"] = new JsonObject
+        {
+            ["rope_type"] = "llama3", ["factor"] = 8.0, ["low_freq_factor"] = 1.0, ["high_freq_factor"] = 4.0, ["original_max_position_embeddings"] = 32,
+        },
+    };
+
+    /// <summary>Values that keep the size of activations from layer to layer, so that no gradient vanishes.</summary>
+    private static float[] Values(string name, Shape shape, int seed)
+    {
+        var random = SplitMix64.Named((ulong)seed, name);
+        var isBias = name.EndsWith("bias", StringComparison.Ordinal);
+        var std = shape.FixedRows == 1 ? 0.2 : name.Contains("embed", StringComparison.Ordinal) ? 0.5 : 1 / Math.Sqrt(shape.Columns);
+        var mean = shape.FixedRows == 1 && !isBias ? 1 : 0;
+        var values = new float[shape.FixedRows * shape.Columns];
+        for (var i = 0; i < values.Length; i++)
+            values[i] = (float)(mean + std * random.NextGaussian());
+        return values;
+    }
+
+    private static TensorToWrite Store(string name, Shape shape, float[] values, ElementType type, ElementType roundTo)
+    {
+        long[] sizes = shape.FixedRows == 1 ? [shape.Columns] : [shape.FixedRows, shape.Columns];
+        for (var i = 0; i < values.Length; i++)
+            values[i] = roundTo switch
+            {
+                ElementType.BF16 => BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits(values[i]) & 0xffff0000),
+                ElementType.F16 => (float)(Half)values[i],
+                _ => values[i],
+            };
+        var bytes = values.SelectMany(v => type switch
+        {
+            ElementType.BF16 => BitConverter.GetBytes((ushort)(BitConverter.SingleToUInt32Bits(v) >> 16)),
+            ElementType.F16 => BitConverter.GetBytes((Half)v),
+            ElementType.F64 => BitConverter.GetBytes((double)v),
+            _ => BitConverter.GetBytes(v),
+        }).ToArray();
+        return TensorToWrite.From(name, type, sizes, bytes);
+    }
+}

@@ -5,9 +5,9 @@ using NativeLora.Cli.Commands;
 
 var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: adapters only on the layers that change the representation most.")
 {
-    DemoCommand.Create(),
     new HelpOption { Recursive = true },
     new VersionOption(),
+    DemoCommand.Create(),
     InfoCommand.Create(),
     SelectCommand.Create(),
     MemoryCommand.Create(),

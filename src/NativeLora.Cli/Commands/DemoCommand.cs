@@ -25,7 +25,7 @@ internal static class DemoCommand
             using var folder = new DemoFolder(parsed.GetValue(output)!);
             using var device = new CpuDevice(parsed.GetValue(threads));
             var settings = (parsed.GetValue(quick) ? DemoSettings.Quick : new DemoSettings()) with { Seed = parsed.GetValue(seed) };
-            var results = new DemoRun(settings, folder, device, ui, Shell.Cancellation).Run();
+            var results = new DemoRun(settings, folder, device, parsed.GetValue(threads), ui, Shell.Cancellation).Run();
             if (ui.Json)
                 Ui.WriteJson(results.ToJsonString(JsonText.Indented));
             return 0;

@@ -5,7 +5,7 @@ using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
-using NativeLora.Devices.Cpu;
+using NativeLora.Devices;
 using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Selection;
@@ -14,7 +14,7 @@ using NativeLora.Training;
 namespace NativeLora.Cli.Demo;
 
 /// <summary>The demo from beginning to end: a base, its layers' similarities, fine-tunings of several choices of layers.</summary>
-internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, CpuDevice device, Ui ui, CancellationToken cancellation)
+internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device device, int? threads, Ui ui, CancellationToken cancellation)
 {
     private const ModelHead Head = ModelHead.LanguageModel;
     private readonly DemoLanguage _language = new(settings.Word);
@@ -111,7 +111,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, CpuDevic
             Resamples = settings.Resamples,
             Cost = new CostRequest
             {
-                Lora = Lora, Head = Head, Capacity = BatchSize.Of(settings.TuneBatch, _language.Length), MaxLength = _language.Length, BaseDropout = false, Threads = device.Threads,
+                Lora = Lora, Head = Head, Capacity = BatchSize.Of(settings.TuneBatch, _language.Length), MaxLength = _language.Length, BaseDropout = false, Threads = threads,
             },
         }, cancellation: cancellation);
         result.Report.Save(folder.At("selection.json"));

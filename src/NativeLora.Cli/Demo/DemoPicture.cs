@@ -39,7 +39,7 @@ internal static class DemoPicture
             while (cause.InnerException is { } inner)
                 cause = inner;
             File.Delete(path);
-            return $"no picture: {cause.Message.ReplaceLineEndings(" ")}";
+            return $"no picture: {(cause is DllNotFoundException ? "the drawing library libSkiaSharp cannot be loaded here" : cause.Message.ReplaceLineEndings(" "))}";
         }
     }
 
@@ -47,13 +47,17 @@ internal static class DemoPicture
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static string? Save(string path, DemoResults results, SelectionReport selection)
     {
+        if (Font is { } name)
+            Fonts.Default = name;
         var pair = new Multiplot();
         pair.AddPlots(2);
         pair.Layout = new ScottPlot.MultiplotLayouts.Columns();
         Similarities(pair.GetPlot(0), selection);
         Curves(pair.GetPlot(1), results);
         pair.SavePng(path, 1500, 620);
-        return SkiaSharp.SKFontManager.Default.FontFamilyCount == 0 ? "the picture has no text, since this machine has no fonts" : null;
+        using var font = new SkiaSharp.SKFont(SkiaSharp.SKTypeface.Default);
+        return font.MeasureText("A") > 0 ? null
+            : "the picture has no text, since this machine has no fonts (Debian and Ubuntu: apt-get install fonts-dejavu-core); results.json has its numbers";
     }
 
     private static void Similarities(Plot plot, SelectionReport selection)
@@ -113,7 +117,5 @@ internal static class DemoPicture
         plot.Legend.FontSize = 15;
         plot.Legend.OutlineWidth = 0;
         plot.Legend.ShadowColor = ScottPlot.Colors.Transparent;
-        if (Font is { } font)
-            plot.Font.Set(font);
     }
 }

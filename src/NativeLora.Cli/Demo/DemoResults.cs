@@ -43,7 +43,7 @@ internal sealed record StrategyResult(string Name, string Label, IReadOnlyList<T
         }
     }
 
-    /// <summary>The mask, or how many there are.</summary>
+    /// <summary>The different masks.</summary>
     public IReadOnlyList<string> Masks => [.. Runs.Select(r => r.Mask).Distinct()];
 
     /// <summary>Mean of the repeats' learning curves.</summary>
@@ -62,21 +62,23 @@ internal sealed record DemoResults(
 
     public void Show(Ui ui)
     {
-        ui.Title($"Shifted task, {Ui.Count(Settings.TestExamples)} held-out examples: {Ui.Count(Settings.Repeats, "repeat")}, each with other adapters and data");
-        ui.Table(["adapters on", "layers", "trainable", "accuracy", "memory", "kept for backward", "backward a step", "step"], [.. Strategies.Select(s => (IReadOnlyList<string>)
+        ui.Title($"Shifted task, {Ui.Count(Settings.TestExamples)} held-out examples, {Ui.Count(Settings.Repeats, "repeat")}");
+        ui.Table(["adapters", "layers", "trainable", "accuracy", "MiB", "kept", "MFLOP", "ms"], [.. Strategies.Select(s => (IReadOnlyList<string>)
         [
             s.Name == Cka ? $"[green]{s.Label}[/]" : s.Label,
             s.Masks.Count == 1 ? s.Masks[0] : $"{s.Masks.Count} masks",
             Ui.Count((long)Math.Round(s.TrainableParameters)),
-            $"{Percent(s.Accuracy)} ± {Percent(s.Spread)} %",
-            Ui.MiB((long)s.MemoryBytes), Ui.MiB((long)s.SavedBytes), string.Create(CultureInfo.InvariantCulture, $"{s.BackwardFlops / 1e6:N0} MFLOP"),
-            string.Create(CultureInfo.InvariantCulture, $"{1000 * s.StepSeconds:0.0} ms"),
+            $"{Percent(s.Accuracy)} ± {Percent(s.Spread)}",
+            Number(s.MemoryBytes / 1048576), Number(s.SavedBytes / 1048576), Ui.Count((long)(s.BackwardFlops / 1e6)), Number(1000 * s.StepSeconds),
         ])], 2);
         foreach (var drawn in Strategies.Where(s => s.Masks.Count > 1))
-            ui.Line($"{drawn.Label}: {string.Join(", ", drawn.Runs.Select(r => r.Mask))}; its sizes are means");
-        ui.Line($"accuracy: share of the answer's symbols, mean ± standard deviation; guessing gives {Percent(DemoLanguage.Chance)} %, the base {Percent(ShiftedAccuracy)} %");
-        ui.Line($"memory: adapters, gradients, optimizer and activations at their peak, as planned; the frozen weights ({Ui.MiB(WeightBytes)}) come on top");
-        ui.Line($"step: median of {Strategies[0].Runs.Sum(r => r.Seconds.Count)} measured; other work on the machine shows in it");
+            ui.Fact(drawn.Label, $"{string.Join(", ", drawn.Runs.Select(r => r.Mask))}; its sizes are means");
+        ui.Fact("accuracy", $"% of the answers' symbols, mean ± deviation; guessing {Percent(DemoLanguage.Chance)}, base {Percent(ShiftedAccuracy)}");
+        ui.Fact("MiB", "peak memory as planned: adapters, gradients, optimizer, activations;");
+        ui.Fact("", $"the frozen weights ({Ui.MiB(WeightBytes)}) are on top");
+        ui.Fact("kept", "MiB of activations that wait for the backward pass; part of MiB");
+        ui.Fact("MFLOP", "operations of a step's backward pass");
+        ui.Fact("ms", $"median of {Strategies[0].Runs.Sum(r => r.Seconds.Count)} measured steps; other work on the machine shows in it");
         ui.Line();
         foreach (var line in Verdict())
             ui.Line(line);
@@ -91,7 +93,7 @@ internal sealed record DemoResults(
         return
         [
             $"Best: {best.Label} with {Percent(best.Accuracy)} %.",
-            .. others.Prepend(all).Select(o => $"CKA-selected half against {o.Label}: {Compare(cka, o)}."),
+            .. others.Prepend(all).Select(o => $"CKA half against {o.Label}: {Compare(cka, o)}."),
             $"Against all layers, CKA's {cka.Masks[0].Count(c => c == '1')} of {Settings.Layers} layers come to {Change(s => s.TrainableParameters)} trainable parameters, "
                 + $"{Change(s => s.MemoryBytes)} memory, {Change(s => s.BackwardFlops)} backward operations and {Change(s => s.StepSeconds)} time a step.",
         ];
@@ -146,6 +148,8 @@ internal sealed record DemoResults(
         })]),
         ["verdict"] = new JsonArray([.. Verdict().Select(v => (JsonNode)v)]),
     };
+
+    private static string Number(double value) => value.ToString("0.0", CultureInfo.InvariantCulture);
 
     private static string Percent(double share) => (100 * share).ToString("0.0", CultureInfo.InvariantCulture);
 }

@@ -23,7 +23,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
 
     private static readonly (string Name, string Label)[] Strategies =
     [
-        (DemoResults.All, "all layers"), (DemoResults.Cka, "CKA-selected half"), ("random", "random half"), ("last", "last half"), ("first", "first half"),
+        (DemoResults.All, "all layers"), (DemoResults.Cka, "CKA half"), ("random", "random half"), ("last", "last half"), ("first", "first half"),
     ];
 
     /// <summary>Adapters on every linear module of the layers that get any.</summary>
@@ -194,7 +194,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
         ui.Fact("adapter", $"{name}{root}adapter{root}, as PEFT has it, of CKA's choice");
         ui.Fact("numbers", $"{name}{root}results.json, {name}{root}selection.json");
         ui.Title("Next");
-        ui.Line($"nativelora memory --model {name}{root}base --selection {name}{root}selection.json --max-length {_language.Length}");
+        ui.Line($"nativelora memory --model {name}{root}base --selection {name}{root}selection.json --targets all-linear --max-length {_language.Length}");
         ui.Line($"nativelora merge --model {name}{root}base --adapter {name}{root}adapter --output demo-merged");
         ui.Line("nativelora run --help        your own model and data");
     }

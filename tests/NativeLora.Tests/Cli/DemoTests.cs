@@ -20,8 +20,8 @@ public sealed class DemoTests : IDisposable
     public void Demo_ComparesAllStrategiesAndWritesALoadableAdapter()
     {
         var run = CliRun.Of("demo", "--quick", "--output", Output).AssertDone();
-        foreach (var strategy in (string[])["all layers", "CKA-selected half", "random half", "last half", "first half"])
-            Assert.Contains(run.Output.Split('\n'), line => line.StartsWith(strategy, StringComparison.Ordinal) && line.Contains('%'));
+        foreach (var strategy in (string[])["all layers", "CKA half", "random half", "last half", "first half"])
+            Assert.Contains(run.Output.Split('\n'), line => line.StartsWith(strategy, StringComparison.Ordinal) && line.Contains('±'));
         Assert.Contains("Best: ", run.Output, StringComparison.Ordinal);
 
         var selection = SelectionReport.Load(Path.Combine(Output, "selection.json"));

@@ -50,18 +50,16 @@ internal static class SelectionRun
             },
         };
         SelectionResult result;
-        using (var progress = new ProgressLine("forward"))
-        {
+        var progress = new ProgressLine("forward");
+        using (progress)
             result = SelectionPipeline.Run(model, examples, request, progress, Shell.Cancellation);
-            if (ranks)
-                ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
-        }
-
+        if (ranks)
+            ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
         SelectionView.Show(ui, result.Report, options.Strategy);
         if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
             ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));
         if (result is { Cost: { } cost, AllLayers: { } all })
-            SelectionView.Savings(ui, all, cost, $"the {longest.SequenceCapacity} longest rows in a batch ({Ui.Count(longest.TokenCapacity)} tokens), r {config.Rank}");
+            SelectionView.Savings(ui, all, cost, $"the {longest.SequenceCapacity} longest of these rows in a batch ({Ui.Count(longest.TokenCapacity)} tokens), r {config.Rank}");
         return result;
     }
 

@@ -45,11 +45,11 @@ internal static class TrainingRun
         using var trainer = new Trainer(model, train, options, dev.Count > 0 ? dev[0].Examples : null, setup.Metrics, view);
         var memory = trainer.Plan.Report(pretrained.Device.ScratchBytes);
         ui.Fact("train", $"{Ui.Count(train.Count, "row")}, {Ui.Count(trainer.TotalSteps, "step")}, {Ui.Count(model.Parameters.Elements)} trainable parameters");
-        ui.Fact("memory", $"{Ui.MiB(memory.Total)} planned, {Ui.MiB(memory.Weights)} of them weights");
+        ui.Fact("memory", $"{Ui.MiB(memory.Total)} planned, {Ui.MiB(memory.Weights)} of them weights{(trainer.EvaluationPlan is { } evaluation ? $"; {Ui.MiB(evaluation.ArenaBytes)} more for evaluations" : "")}");
         var summary = trainer.Run(Shell.Cancellation);
         view.Dispose();
 
-        var document = Document(summary, model, memory.Total);
+        var document = Document(summary, model, memory.Total + (trainer.EvaluationPlan?.ArenaBytes ?? 0));
         var evaluations = new JsonObject();
         var (isLast, number) = (summary.BestStep is null || summary.BestStep == summary.Steps, 0);
         foreach (var (split, examples) in dev)

@@ -59,7 +59,7 @@ internal static class InfoCommand
         var kinds = modules.Modules.Where(m => m.Kind == ModuleKind.Linear && TargetResolver.LayerOf(m.Name) is not null)
             .GroupBy(m => (Name: AfterLayer(m.Name), m.InFeatures, m.OutFeatures)).ToList();
         ui.Title("Modules that can be adapted");
-        ui.Table(["in each layer", "count", "in", "out", "trainable at r 8"], [.. kinds.Select(k => (IReadOnlyList<string>)
+        ui.Table(["<in each layer", "count", "in", "out", "trainable at r 8"], [.. kinds.Select(k => (IReadOnlyList<string>)
         [
             k.Key.Name, Ui.Count(k.Count()), Ui.Count(k.Key.InFeatures), Ui.Count(k.Key.OutFeatures), Ui.Count(8L * (k.Key.InFeatures + k.Key.OutFeatures) * k.Count()),
         ])]);

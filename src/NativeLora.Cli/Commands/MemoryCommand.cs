@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Globalization;
 using System.Text.Json.Nodes;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
@@ -17,7 +16,8 @@ internal static class MemoryCommand
         var (model, lora) = (new ModelOptions(), new LoraOptions());
         var masks = new Option<string[]>("--mask")
         {
-            Description = "layers with adapters, beside all of them: numbers such as 3,4,5 or a mask such as 000111; may be given again (default: the top half)", HelpName = "LAYERS",
+            Description = "layers with adapters, beside all of them: numbers such as 3,4,5 or a mask such as 000111; may be given again (default: the top half)",
+            HelpName = "LAYERS",
         };
         var selection = new Option<string?>("--selection") { Description = "selection.json whose mask is wanted", HelpName = "FILE" };
         var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => 32, HelpName = "N" };
@@ -73,7 +73,11 @@ internal static class MemoryCommand
         var head = blueprint.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
         return new CostRequest
         {
-            Lora = lora.Read(parsed, head), Head = head, Capacity = BatchSize.Of(batch, length), MaxLength = length, Threads = settings.Threads,
+            Lora = lora.Read(parsed, head),
+            Head = head,
+            Capacity = BatchSize.Of(batch, length),
+            MaxLength = length,
+            Threads = settings.Threads,
         };
     }
 
@@ -96,13 +100,17 @@ internal static class MemoryCommand
         var size = request.Capacity;
         ui.Fact("model", $"{settings.Path}: {blueprint.Model.Config.ModelType}, {blueprint.Model.Layers} layers, {blueprint.Model.HiddenSize} wide");
         ui.Fact("training", $"{Ui.Count(size.Sequences, "sequence")} of {Ui.Count(request.MaxLength, "token")}, r {request.Lora.Rank}, AdamW");
-        ui.Line();
-        List<string> heads = ["", "all layers"];
-        foreach (var cost in costs.Skip(1))
+        List<string> heads = ["<", "all layers"];
+        foreach (var (i, cost) in costs.Skip(1).Index())
         {
-            heads.Add(cost.Mask);
+            // A long mask is told above the table.
+            var brief = cost.Mask.Length > 16;
+            if (brief)
+                ui.Fact($"mask {i + 1}", cost.Mask);
+            heads.Add(brief ? $"mask {i + 1}" : cost.Mask);
             heads.Add("saves");
         }
+        ui.Line();
         ui.Table(heads,
         [
             Row("weights, as stored", c => c.Memory.Weights, Ui.MiB),
@@ -136,7 +144,7 @@ internal static class MemoryCommand
     private static void LayerTable(Ui ui, TrainingCost cost, TrainingCost all)
     {
         ui.Title($"By layer, mask {cost.Mask} (in brackets: all layers)");
-        ui.Table(["layer", "", "kept for backward", "", "trainable", "forward", "backward", ""], [.. cost.Layers.Select(layer =>
+        ui.Table(["<layer", "<", "kept for backward", "", "trainable", "forward", "backward", ""], [.. cost.Layers.Select(layer =>
         {
             var other = all.Layers.First(l => l.Layer == layer.Layer);
             string[] row =
@@ -155,7 +163,7 @@ internal static class MemoryCommand
         var (graph, size) = (cost.Plan.Graph, cost.Plan.Capacity);
         var saved = cost.Plan.Saved.ToHashSet();
         ui.Title($"{Ui.Count(graph.Nodes.Count, "node")}, mask {cost.Mask} (bytes are those of the outputs; kept: read by the backward)");
-        ui.Table(["", "op", "module", "output", "", "bytes", "operations"], [.. graph.Nodes.Select((node, i) =>
+        ui.Table(["<", "<op", "<module", "<output", "<", "bytes", "operations"], [.. graph.Nodes.Select((node, i) =>
         {
             string[] row =
             [
@@ -164,7 +172,7 @@ internal static class MemoryCommand
                 node.Outputs.Any(saved.Contains) ? "kept" : "", Ui.MiB(node.Outputs.Sum(o => o.Bytes(size))), Ui.Flops(node.Op.Flops(node, size)),
             ];
             return row;
-        })], 5);
+        })]);
     }
 
     private static string ToJson(ModelSettings settings, CostRequest request, List<TrainingCost> costs, bool layers)

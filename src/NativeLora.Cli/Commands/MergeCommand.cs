@@ -31,8 +31,7 @@ internal static class MergeCommand
             var loaded = AdapterFile.Load(folder.Path, modules);
             ui.Fact("base", checkpoint.Path);
             ui.Fact("adapter", $"{folder.Path}: r {loaded.Config.Rank}, {Ui.Count(loaded.Targets.Adapted.Count, "module")}{(loaded.Targets.SavedLeaves.Count > 0 ? $", {Ui.Count(loaded.Targets.SavedLeaves.Count, "module")} in full" : "")}");
-            Shell.Cancellation.ThrowIfCancellationRequested();
-            AdapterMerger.Merge(checkpoint, modules, loaded.Config, loaded.Weights, target, names);
+            AdapterMerger.Merge(checkpoint, modules, loaded.Config, loaded.Weights, target, names, Shell.Cancellation);
             var bytes = new DirectoryInfo(target).EnumerateFiles().Sum(f => f.Length);
             ui.Fact("written", $"{target}: {Ui.MiB(bytes)}, {architecture.Architecture(folder.Head(architecture))}");
             return 0;

@@ -4,6 +4,7 @@ using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data.Tokenizers;
 using NativeLora.Selection;
+using NativeLora.Training;
 
 namespace NativeLora.Cli.Commands;
 
@@ -40,6 +41,7 @@ internal static class RunCommand
         // What can be wrong is found before any data are read.
         var blueprint = settings.Blueprint();
         var options = training.Read(parsed, seed);
+        Trainer.CheckOutput(options);
         var (choice, resamples) = (selection.Read(parsed, blueprint.Model, seed), selection.Resamples(parsed));
         using var device = settings.NewDevice();
         ModelView.Line(ui, settings, blueprint.Model, device);

@@ -3,6 +3,7 @@ using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data.Tokenizers;
 using NativeLora.Selection;
+using NativeLora.Training;
 
 namespace NativeLora.Cli.Commands;
 
@@ -30,6 +31,7 @@ internal static class TrainCommand
             var (settings, seed) = (model.Read(parsed), lora.Seed(parsed));
             var taskSettings = task.Read(parsed);
             var options = training.Read(parsed, seed);
+            Trainer.CheckOutput(options);
             var blueprint = settings.Blueprint();
             var chosen = Layers(parsed.GetValue(layers), parsed.GetValue(selection), parsed.GetValue(full), blueprint.Model.Layers);
             using var device = settings.NewDevice();

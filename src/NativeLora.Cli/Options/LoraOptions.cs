@@ -13,7 +13,8 @@ internal sealed class LoraOptions
 
     private readonly Option<string?> _targets = new("--targets")
     {
-        Description = "modules to adapt: names such as query,value; all-linear; or regex:PATTERN (default: PEFT's for the family)", HelpName = "NAMES",
+        Description = "modules to adapt: names such as query,value; all-linear; or regex:PATTERN (default: PEFT's for the family)",
+        HelpName = "NAMES",
     };
 
     private readonly Option<string?> _save = new("--modules-to-save") { Description = "modules to train in full, beside a classifier", HelpName = "NAMES" };

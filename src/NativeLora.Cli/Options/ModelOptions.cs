@@ -11,14 +11,18 @@ internal sealed class ModelOptions(bool required = true)
 {
     private readonly Option<string?> _path = new("--model", "-m")
     {
-        Description = "model folder, or a .safetensors or .gguf file", Required = required, HelpName = "PATH",
+        Description = "model folder, or a .safetensors or .gguf file",
+        Required = required,
+        HelpName = "PATH",
     };
 
     private readonly Option<int?> _threads = new("--threads") { Description = "worker threads (default: all processors)", HelpName = "N" };
 
     private readonly Option<string> _weights = new("--weights")
     {
-        Description = "type that block-quantized GGUF weights are expanded to: bf16 or fp32", HelpName = "TYPE", DefaultValueFactory = _ => "bf16",
+        Description = "type that block-quantized GGUF weights are expanded to: bf16 or fp32",
+        HelpName = "TYPE",
+        DefaultValueFactory = _ => "bf16",
     };
 
     public void AddTo(Command command)

@@ -10,23 +10,28 @@ internal sealed class SelectionCliOptions
     private readonly Option<string> _strategy = new("--strategy")
     {
         Description = $"{string.Join(", ", SelectionOptions.StrategyNames)}, layer numbers such as 3,4,5, or a mask such as 000111",
-        DefaultValueFactory = _ => "cka", HelpName = "HOW",
+        DefaultValueFactory = _ => "cka",
+        HelpName = "HOW",
     };
 
     private readonly Option<double?> _ratio = new("--ratio") { Description = "share of the layers to adapt (default: 0.5)", HelpName = "X" };
     private readonly Option<string> _rule = new("--rule")
     {
-        Description = "paper: as the paper's scripts do it; plain: without their accidents", DefaultValueFactory = _ => "paper", HelpName = "RULE",
+        Description = "paper: as the paper's scripts do it; plain: without their accidents",
+        DefaultValueFactory = _ => "paper",
+        HelpName = "RULE",
     };
 
     private readonly Option<string?> _token = new("--token")
     {
-        Description = $"token that is compared: {string.Join(", ", TokenRules.Names)} (default: the rule's)", HelpName = "TOKEN",
+        Description = $"token that is compared: {string.Join(", ", TokenRules.Names)} (default: the rule's)",
+        HelpName = "TOKEN",
     };
 
     private readonly Option<int?> _samples = new("--samples")
     {
-        Description = "training rows that are compared, from the first (default: all for encoders, 128 for decoders)", HelpName = "N",
+        Description = "training rows that are compared, from the first (default: all for encoders, 128 for decoders)",
+        HelpName = "N",
     };
 
     private readonly Option<int> _bootstrap = new("--bootstrap") { Description = "resamples that show how firm the choice is; 0 for none", DefaultValueFactory = _ => 100, HelpName = "N" };

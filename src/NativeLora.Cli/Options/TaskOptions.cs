@@ -10,7 +10,8 @@ internal sealed class TaskOptions(bool withDev = true)
 
     private readonly Option<string?> _task = new("--task")
     {
-        Description = $"{string.Join(", ", Names)}: a task of GLUE, texts with labels, or instructions with outputs", HelpName = "TASK",
+        Description = $"{string.Join(", ", Names)}: a task of GLUE, texts with labels, or instructions with outputs",
+        HelpName = "TASK",
     };
 
     private readonly Option<string?> _data = new("--data") { Description = "training data: folder of the GLUE task, or a .tsv or .jsonl file", HelpName = "PATH" };

@@ -9,14 +9,15 @@ internal sealed class ProgressLine(string what) : IProgress<FeatureProgress>, ID
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private readonly LiveLine _line = new();
 
-    public TimeSpan Elapsed => _clock.Elapsed;
+    /// <summary>Time until the last batch was done.</summary>
+    public TimeSpan Elapsed { get; private set; }
 
     /// <summary>Tokens done.</summary>
     public long Tokens { get; private set; }
 
     public void Report(FeatureProgress value)
     {
-        Tokens = value.Tokens;
+        (Tokens, Elapsed) = (value.Tokens, _clock.Elapsed);
         if (!_line.IsDue && value.Samples < value.AllSamples)
             return;
         var rate = value.Tokens / Math.Max(_clock.Elapsed.TotalSeconds, 1e-3);

@@ -6,66 +6,55 @@ namespace NativeLora.Cli.Show;
 /// <summary>Shows a selection: a bar a layer, the mask, what it saves.</summary>
 internal static class SelectionView
 {
-    private const int BarWidth = 32;
+    private const int BarWidth = 28;
 
     public static void Show(Ui ui, SelectionReport report, SelectionStrategy strategy)
     {
-        var measured = report.Samples > 0;
-        if (measured)
-        {
-            ui.Title($"Similarity of each layer's input and output at token {report.TokenRule}, {Ui.Count(report.Samples, "sample")} (low: the layer changes much)");
+        if (report.Samples > 0)
             Chart(ui, report, strategy);
-        }
         Verdict(ui, report);
     }
 
+    /// <summary>A bar a layer: the longer, the more the layer changes the representation, that is the lower the similarity.</summary>
     private static void Chart(Ui ui, SelectionReport report, SelectionStrategy strategy)
     {
-        var resampled = report.Layers.Any(l => l.Bootstrap is not null);
-        List<string> heads = ["layer", strategy switch
+        (string Name, Func<LayerReport, double?> Value)[] measures = [("CKA", l => l.Cka), ("debiased CKA", l => l.CkaDebiased), ("cosine", l => l.Cosine)];
+        var first = strategy switch
         {
-            SelectionStrategy.CkaDebiased => "debiased CKA",
-            SelectionStrategy.Cosine => "cosine",
-            _ => "CKA",
-        }, "", strategy == SelectionStrategy.CkaDebiased ? "CKA" : "debiased", "cosine"];
-        if (strategy == SelectionStrategy.Cosine)
-            heads[4] = "CKA";
-        if (resampled)
-            heads.Add("firm");
-        heads.Add("");
+            SelectionStrategy.CkaDebiased => 1,
+            SelectionStrategy.Cosine => 2,
+            _ => 0,
+        };
+        var main = measures[first];
+        (string Name, Func<LayerReport, double?> Value)[] others = [.. measures.Where((_, i) => i != first)];
+        var resampled = report.Layers.Any(l => l.Bootstrap is not null);
+        var largest = Math.Max(1e-12, report.Layers.Max(l => 1 - (main.Value(l) ?? 1)));
+        ui.Title($"What each layer does to token {report.TokenRule}: {main.Name} of its input and output over {Ui.Count(report.Samples, "sample")}");
         var rows = report.Layers.Select(layer =>
         {
-            var (main, other, last) = strategy switch
-            {
-                SelectionStrategy.CkaDebiased => (layer.CkaDebiased, layer.Cka, layer.Cosine),
-                SelectionStrategy.Cosine => (layer.Cosine, layer.CkaDebiased, layer.Cka),
-                _ => (layer.Cka, layer.CkaDebiased, layer.Cosine),
-            };
-            var colour = layer.Selected ? "green" : "grey";
+            var value = main.Value(layer);
+            var bar = Ui.Bar((1 - (value ?? 1)) / largest, BarWidth);
             List<string> row =
             [
-                $"{layer.Layer}", Number(main), $"[{colour}]{Ui.Bar(main ?? 0, BarWidth).PadRight(BarWidth)}[/]", Number(other), Number(last),
+                $"{layer.Layer}", layer.Selected ? "[green]●[/]" : "", Number(value), $"[{(layer.Selected ? "green" : "grey")}]{bar}[/]", .. others.Select(o => Number(o.Value(layer))),
             ];
             if (resampled)
                 row.Add(layer.Bootstrap is { } b ? $"{100 * b.SelectedFraction:0} %" : "");
             row.Add(Remark(report, layer));
-            return (IReadOnlyList<string>)row;
+            return row;
         }).ToList();
-        // Remarks are text: padded by hand, since all but the first column are aligned to the right.
-        var widest = rows.Max(r => Spectre.Console.Markup.Remove(r[^1]).Length);
-        ui.Table(heads, [.. rows.Select(r => (IReadOnlyList<string>)[.. r.SkipLast(1), r[^1] + new string(' ', widest - Spectre.Console.Markup.Remove(r[^1]).Length)])], 0);
-        if (resampled)
-            ui.Line("firm: share of resamples of the samples in which the layer is chosen");
+        ui.Table(["layer", "<", main.Name, $"<change, 1 − {main.Name}", .. others.Select(o => o.Name), .. resampled ? (string[])["firm"] : [], "<"], rows);
+        ui.Line(resampled ? "●: gets adapters; firm: share of resamples of the samples in which it does" : "●: gets adapters");
     }
 
     private static string Remark(SelectionReport report, LayerReport layer)
     {
-        var remark = layer.Selected ? "[green]● adapter[/]" : "";
+        var remark = "";
         if (report.DroppedFirst == layer.Layer)
-            remark = "first of the order: dropped (rule paper)";
+            remark = "dropped by rule paper";
         if (report.LeftOut.Contains(layer.Layer))
-            remark = "left out (rule plain)";
-        return layer.ConstantInput ? $"{remark}{(remark.Length > 0 ? "; " : "")}input is constant" : remark;
+            remark = "left out by rule plain";
+        return layer.ConstantInput ? $"{remark}{(remark.Length > 0 ? "; " : "")}constant input" : remark;
     }
 
     private static void Verdict(Ui ui, SelectionReport report)
@@ -78,6 +67,8 @@ internal static class SelectionView
             return;
         }
         ui.Fact("adapters", $"on {Ui.Count(report.Selected.Count, "layer")} of {report.Layers.Count}: {string.Join(", ", report.Selected.Order())}");
+        if (report is { Rule: "paper", Strategy: "cka" or "cka-debiased" } && report.Layers.FirstOrDefault(l => l.Selected && l.ConstantInput) is { } accident)
+            ui.Fact("note", $"layer {accident.Layer} is chosen because its input is the same in every row; --rule plain leaves such layers out");
         ui.Fact("backward", lowest == 0 ? "reaches layer 0: nothing of it can be left out" : $"stops at layer {lowest}: nothing is kept of the {Ui.Count(lowest, "layer")} below");
     }
 
@@ -85,7 +76,7 @@ internal static class SelectionView
     public static void Savings(Ui ui, TrainingCost all, TrainingCost chosen, string batch)
     {
         ui.Title($"Predicted for training, {batch}");
-        ui.Table(["", "all layers", $"mask {chosen.Mask}", "saves"],
+        ui.Table(["<", "all layers", chosen.Mask.Length <= 16 ? $"mask {chosen.Mask}" : "the mask", "saves"],
         [
             Row("trainable parameters", c => c.TrainableParameters, Ui.Count),
             Row("optimizer and gradients", c => c.Memory.Optimizer + c.Memory.Gradients, Ui.MiB),

@@ -43,25 +43,26 @@ internal sealed class Ui(bool json)
     /// <summary>The document that <c>--json</c> asks for.</summary>
     public static void WriteJson(string document) => Console.Out.WriteLine(document.TrimEnd());
 
-    /// <summary>Columns; all but the first <paramref name="leftColumns"/> are aligned to the right. Cells may have markup.</summary>
-    public void Table(IReadOnlyList<string> heads, IReadOnlyList<IReadOnlyList<string>> rows, int leftColumns = 1)
+    /// <summary>Columns, aligned to the right, or to the left where the head begins with "&lt;". Cells may have markup.</summary>
+    public void Table(IReadOnlyList<string> heads, IReadOnlyList<IReadOnlyList<string>> rows)
     {
         if (json)
             return;
-        if (_rich)
+        bool[] left = [.. heads.Select(h => h.StartsWith('<'))];
+        string[] names = [.. heads.Select((h, c) => left[c] ? h[1..] : h)];
+        int[] widths = [.. names.Select((name, c) => Math.Max(name.Length, rows.Max(r => Length(r[c]))))];
+        Markup(Row([.. names.Select((name, c) => name.Length == 0 ? name : $"[underline]{name}[/]")]));
+        foreach (var row in rows)
+            Markup(Row(row));
+
+        string Row(IReadOnlyList<string> cells) => string.Join("  ", cells.Select((cell, c) =>
         {
-            var table = new Table { Border = TableBorder.Simple };
-            for (var c = 0; c < heads.Count; c++)
-                table.AddColumn(new TableColumn($"[bold]{heads[c]}[/]") { Alignment = c < leftColumns ? Justify.Left : Justify.Right, NoWrap = true });
-            foreach (var row in rows)
-                table.AddRow([.. row]);
-            AnsiConsole.Write(table);
-            return;
-        }
-        string[][] cells = [[.. heads], .. rows.Select(r => r.Select(Spectre.Console.Markup.Remove).ToArray())];
-        int[] widths = [.. Enumerable.Range(0, heads.Count).Select(c => cells.Max(r => r[c].Length))];
-        foreach (var row in cells)
-            Console.Out.WriteLine(string.Join("  ", row.Select((cell, c) => c < leftColumns ? cell.PadRight(widths[c]) : cell.PadLeft(widths[c]))).TrimEnd());
+            var space = new string(' ', widths[c] - Length(cell));
+            return left[c] ? cell + space : space + cell;
+        })).TrimEnd();
+
+        // Spectre takes blanks for nothing.
+        static int Length(string markup) => string.IsNullOrWhiteSpace(markup) ? markup.Length : Spectre.Console.Markup.Remove(markup).Length;
     }
 
     /// <summary>A bar of up to <paramref name="width"/> characters in eighths, for a share from 0 to 1.</summary>

@@ -29,10 +29,12 @@ public static class AdapterMerger
     /// <param name="weights">The adapter's tensors.</param>
     /// <param name="outputFolder">The folder to make; it must not exist, or be empty. It appears when it is complete.</param>
     /// <param name="labels">Names of the classes for config.json, if the base's do not fit.</param>
+    /// <param name="cancellation">Stops between tensors; nothing is left behind.</param>
     /// <exception cref="InputException">Base and adapter do not fit, or the output folder is in use.</exception>
     /// <exception cref="RunException">A file cannot be written, or a merged value does not fit the base's type.</exception>
     public static void Merge(
-        Checkpoint baseCheckpoint, ModelModules model, LoraConfig config, AdapterWeights weights, string outputFolder, IReadOnlyList<string>? labels = null)
+        Checkpoint baseCheckpoint, ModelModules model, LoraConfig config, AdapterWeights weights, string outputFolder, IReadOnlyList<string>? labels = null,
+        CancellationToken cancellation = default)
     {
         if (config.InitLoraWeights is not ("true" or "false" or "gaussian"))
             throw new InputException($"an adapter with init_lora_weights \"{PeftPattern.Show(config.InitLoraWeights)}\" sits over a residual base, not over this one; convert it to plain LoRA first");
@@ -43,7 +45,11 @@ public static class AdapterMerger
         var json = MergedConfig.Write(baseCheckpoint.Config.Json, model, labels, merge.Untied);
         WriteFolder(Path.TrimEndingDirectorySeparator(Path.GetFullPath(outputFolder)), temporary =>
         {
-            SafeTensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), tensors);
+            SafeTensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), [.. tensors.Select(t => TensorToWrite.Streamed(t.Name, t.Type, t.Shape, to =>
+            {
+                cancellation.ThrowIfCancellationRequested();
+                t.WriteTo(to);
+            }))]);
             var source = Path.GetDirectoryName(Path.GetFullPath(baseCheckpoint.Path))!;
             foreach (var name in Companions)
                 if (File.Exists(Path.Combine(source, name)))

@@ -17,7 +17,7 @@ public sealed unsafe class ModelWeights : IDisposable
     private readonly string _prefix;
     private readonly ulong _seed;
     private readonly float _scratchStd;
-    private readonly Dictionary<string, nint> _addresses = [];
+    private readonly Dictionary<(string Name, ElementType Type), nint> _addresses = [];
     private readonly List<DeviceBuffer> _owned = [];
     private readonly SortedSet<string> _fresh = new(StringComparer.Ordinal);
 
@@ -100,7 +100,7 @@ public sealed unsafe class ModelWeights : IDisposable
     /// <summary>Address of a frozen weight, in the type that the graph's tensor has.</summary>
     internal nint Address(Tensor weight)
     {
-        if (_addresses.TryGetValue(weight.Name, out var known))
+        if (_addresses.TryGetValue((weight.Name, weight.Type), out var known))
             return known;
         var stored = Find(weight.Name);
         nint address;
@@ -117,7 +117,7 @@ public sealed unsafe class ModelWeights : IDisposable
             _owned.Add(buffer);
             address = buffer.Address;
         }
-        return _addresses[weight.Name] = address;
+        return _addresses[(weight.Name, weight.Type)] = address;
     }
 
     private readonly Dictionary<string, FreshWeight> _freshRules = [];

@@ -82,7 +82,10 @@ public static class CostPredictor
         var graph = new Graph(Trained(model.Model, request, layers), training: true, model.WeightType);
         model.Model.Build(graph, new BuildOptions
         {
-            Head = request.Head, Loss = true, BaseDropout = request.BaseDropout, MaxLength = request.MaxLength,
+            Head = request.Head,
+            Loss = true,
+            BaseDropout = request.BaseDropout,
+            MaxLength = request.MaxLength,
         });
         if (graph.Trainable.Count == 0)
             throw new InputException("nothing would be trained: choose at least one layer, or name modules to train in full");

@@ -77,7 +77,8 @@ public static class SelectionPipeline
         var chosen = request.Cost is { } training ? CostPredictor.Predict(blueprint, training, [.. selection!.Selected]) : null;
         var report = SelectionReport.Create(
             request.Model, request.Task, ranks ? TokenRules.NameOf(request.Features.Token) : null, options, selection!, similarities, bootstrap)
-            with { Predicted = chosen?.ToReport() };
+            with
+        { Predicted = chosen?.ToReport() };
         return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all);
     }
 

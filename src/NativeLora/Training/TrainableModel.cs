@@ -58,9 +58,14 @@ public sealed class TrainableModel : IDisposable
         try
         {
             weights ??= AdapterInitializer.Create(completed, targets, seed, model.BaseTensor).Weights;
-            foreach (var (key, tensor) in weights.Tensors)
-                if (model.Parameters.Has(key))
-                    model.Parameters.Write(key, tensor.Values);
+            foreach (var key in model.Parameters.Names)
+            {
+                var (rows, columns) = model.Parameters.Size(key);
+                var values = weights[key].Values;
+                if (values.Length != (long)rows * columns)
+                    throw new InputException($"the adapter's tensor {key} has {values.Length} values, the model asks for [{rows}, {columns}]; take the adapter of this model");
+                model.Parameters.Write(key, values);
+            }
             return model;
         }
         catch

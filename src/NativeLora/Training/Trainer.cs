@@ -96,6 +96,18 @@ public sealed class Trainer : IDisposable
     /// <summary>The plan of an evaluation; null without examples for it.</summary>
     public MemoryPlan? EvaluationPlan => _evaluator?.Plan;
 
+    /// <summary>Checks that a training may begin (or go on) in its output folder, before any work is done for it.</summary>
+    /// <exception cref="InputException">An option is out of range, or the folder holds another training or is written by one.</exception>
+    public static void CheckOutput(TrainerOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        if (!Directory.Exists(options.OutputFolder))
+            return;
+        using var folder = new OutputLock(options.OutputFolder);
+        CheckNew(options, new CheckpointStore(options.OutputFolder, options.KeepCheckpoints));
+    }
+
     /// <summary>Trains to the end, and writes the adapter (or model) into the output folder. May be called once.</summary>
     /// <exception cref="TrainingInterruptedException">It was cancelled: a checkpoint is written.</exception>
     /// <exception cref="InputException">The output folder holds another training, or one that cannot be resumed with these settings.</exception>
@@ -170,13 +182,18 @@ public sealed class Trainer : IDisposable
         _store.RemoveUnfinished();
         if (_options.Overwrite)
             _store.RemoveAll();
-        else if (!_options.Resume && _store.Steps().Count > 0)
-            throw new InputException($"{_options.OutputFolder}: holds checkpoints of a training; resume it, overwrite it, or choose another folder");
+        CheckNew(_options, _store);
         if (_options.Resume)
             Resume();
         _log = new MetricsLog(metrics, _state.MetricsBytes);
         if (_log.Length < _state.MetricsBytes)
             _observer.OnWarning($"{metrics}: lines are missing that were there when the checkpoint was written");
+    }
+
+    private static void CheckNew(TrainerOptions options, CheckpointStore store)
+    {
+        if (!options.Resume && !options.Overwrite && store.Steps().Count > 0)
+            throw new InputException($"{options.OutputFolder}: holds checkpoints of a training; resume it, overwrite it, or choose another folder");
     }
 
     private void Resume()

@@ -38,6 +38,8 @@ internal static class TrainingSettings
         if (model.Config is { } config)
         {
             (settings["rank"], settings["alpha"], settings["LoRA dropout"]) = (Text(config.Rank), Text(config.Alpha), Text(config.Dropout));
+            settings["adapted layers"] = config.LayersToTransform is { Count: > 0 } layers ? string.Join(", ", layers) : "all";
+            settings["adapted modules"] = config.TargetModules?.ToString() ?? "the family's";
             // Where the base lies does not matter, only what it is.
             settings["adapter config"] = Hash((config with { BaseModel = null }).ToJson());
         }

@@ -17,7 +17,8 @@ internal sealed record CliRun(int ExitCode, string Output, string Error)
     {
         var start = new ProcessStartInfo(Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet")
         {
-            RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         };
         start.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "NativeLora.Cli.dll"));
         foreach (var arg in args)

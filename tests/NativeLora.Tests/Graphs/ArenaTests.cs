@@ -34,7 +34,10 @@ public class ArenaTests
         ? TrainableModel.InFull(pretrained, TinyModel.Head(pretrained.Model))
         : TrainableModel.WithAdapters(pretrained, TinyModel.Head(pretrained.Model), new LoraConfig
         {
-            Rank = 3, Dropout = 0.1, InitLoraWeights = "false", LayersToTransform = [1, 3],
+            Rank = 3,
+            Dropout = 0.1,
+            InitLoraWeights = "false",
+            LayersToTransform = [1, 3],
             TargetModules = pretrained.Model.IsEncoder ? ModuleSelector.Of("query", "value", "output.dense") : ModuleSelector.Of("q_proj", "v_proj", "down_proj"),
         });
 

@@ -28,7 +28,12 @@ internal static class Plans
         var graph = new Graph(trainables, training: true);
         model.Build(graph, new BuildOptions
         {
-            Head = TinyModel.Head(model), Loss = true, BaseDropout = baseDropout, MaxLength = 16, Represent = represent, KeepHiddenStates = keep,
+            Head = TinyModel.Head(model),
+            Loss = true,
+            BaseDropout = baseDropout,
+            MaxLength = 16,
+            Represent = represent,
+            KeepHiddenStates = keep,
         });
         return Differentiate.Loss(graph);
     }

@@ -241,6 +241,19 @@ public class SessionTests
         Assert.All(setup.Gradients(), g => Assert.All(g, v => Assert.Equal(0, v)));
     }
 
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void ASequenceThatIsHiddenAltogetherStaysFinite(string kind)
+    {
+        using var setup = new Setup(kind, new BatchSize(12, 3, 0));
+        var batch = Batch(setup.Model);
+        for (var t = batch.CuSeqlens[1]; t < batch.CuSeqlens[2]; t++)
+            batch.KeyVisible[t] = 0;
+        setup.Session.Load(batch);
+        Assert.True(float.IsFinite(Loss(setup.Session)));
+        Assert.All(setup.Gradients(), g => Assert.All(g, v => Assert.True(float.IsFinite(v))));
+    }
+
     [Fact]
     public void TheLossIsAMeanOverTheClassesThatAreGiven()
     {

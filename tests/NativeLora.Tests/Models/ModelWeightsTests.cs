@@ -168,6 +168,44 @@ public class ModelWeightsTests
         Assert.Equal(Logits(second, batch), Logits(first, batch));
     }
 
+    [Fact]
+    public void OneGraphMayReadAWeightInItsStoredTypeAndAnotherInFp32()
+    {
+        using var device = new CpuDevice(1);
+        using var tiny = new TinyModel("llama", type: ElementType.BF16, roundTo: ElementType.BF16);
+        using var pretrained = tiny.Open(device);
+        var batch = TinyModel.Batch(tiny.Model, 9, 7, 4);
+        var stored = Logits(pretrained, batch);
+        var graph = new Graph(Trainables.None);
+        var logits = pretrained.Model.Build(graph, new BuildOptions { Head = ModelHead.LanguageModel, MaxLength = 7 }).Logits!;
+        using var session = new Session(device, MemoryPlan.For(graph, TinyModel.Capacity(batch)), pretrained.Weights, null);
+        session.Load(batch);
+        session.Run();
+        Assert.Equal(stored, session.Read(logits));
+    }
+
+    [Fact]
+    public void AnAdapterOfAnotherModelIsRefused()
+    {
+        using var device = new CpuDevice(1);
+        using var tiny = new TinyModel("llama");
+        using var pretrained = tiny.Open(device);
+        var config = new NativeLora.Adapters.LoraConfig { Rank = 3 };
+        using var model = TrainableModel.WithAdapters(pretrained, ModelHead.LanguageModel, config);
+        const string Key = "model.layers.2.self_attn.v_proj.lora_B.weight";
+        var (all, fewer, longer) = (model.Export(), new NativeLora.Adapters.AdapterWeights(), model.Export());
+        foreach (var (key, tensor) in all.Tensors)
+            if (key != Key)
+                fewer.Set(key, tensor.Shape, tensor.Values);
+        longer.Set(Key, [13, 3], new float[39]);
+        using var same = TrainableModel.WithAdapters(pretrained, ModelHead.LanguageModel, config, all);
+        foreach (var wrong in new[] { fewer, longer })
+        {
+            var error = Assert.Throws<InputException>(() => TrainableModel.WithAdapters(pretrained, ModelHead.LanguageModel, config, wrong));
+            Assert.Contains(Key, error.Message);
+        }
+    }
+
     [Theory]
     [InlineData("bert")]
     [InlineData("llama")]

@@ -108,22 +108,48 @@ internal sealed class TinyModel : IDisposable
             names[$"{i}"] = $"LABEL_{i}";
         return new JsonObject
         {
-            ["model_type"] = type, ["hidden_size"] = 16, ["num_hidden_layers"] = 4, ["num_attention_heads"] = 2, ["intermediate_size"] = 24,
-            ["vocab_size"] = 37, ["max_position_embeddings"] = 32, ["type_vocab_size"] = type == "bert" ? 2 : 1, ["layer_norm_eps"] = 1e-12,
-            ["hidden_act"] = "gelu", ["hidden_dropout_prob"] = 0.1, ["attention_probs_dropout_prob"] = 0.2,
-            ["pad_token_id"] = type == "bert" ? 0 : 1, ["id2label"] = names,
+            ["model_type"] = type,
+            ["hidden_size"] = 16,
+            ["num_hidden_layers"] = 4,
+            ["num_attention_heads"] = 2,
+            ["intermediate_size"] = 24,
+            ["vocab_size"] = 37,
+            ["max_position_embeddings"] = 32,
+            ["type_vocab_size"] = type == "bert" ? 2 : 1,
+            ["layer_norm_eps"] = 1e-12,
+            ["hidden_act"] = "gelu",
+            ["hidden_dropout_prob"] = 0.1,
+            ["attention_probs_dropout_prob"] = 0.2,
+            ["pad_token_id"] = type == "bert" ? 0 : 1,
+            ["id2label"] = names,
         };
     }
 
     private static JsonObject Decoder(bool tied) => new()
     {
-        ["model_type"] = "llama", ["hidden_size"] = 16, ["num_hidden_layers"] = 4, ["num_attention_heads"] = 4, ["num_key_value_heads"] = 2,
-        ["head_dim"] = 6, ["intermediate_size"] = 20, ["vocab_size"] = 41, ["max_position_embeddings"] = 512, ["rms_norm_eps"] = 1e-5,
-        ["hidden_act"] = "silu", ["attention_bias"] = true, ["mlp_bias"] = true, ["attention_dropout"] = 0.2, ["tie_word_embeddings"] = tied,
+        ["model_type"] = "llama",
+        ["hidden_size"] = 16,
+        ["num_hidden_layers"] = 4,
+        ["num_attention_heads"] = 4,
+        ["num_key_value_heads"] = 2,
+        ["head_dim"] = 6,
+        ["intermediate_size"] = 20,
+        ["vocab_size"] = 41,
+        ["max_position_embeddings"] = 512,
+        ["rms_norm_eps"] = 1e-5,
+        ["hidden_act"] = "silu",
+        ["attention_bias"] = true,
+        ["mlp_bias"] = true,
+        ["attention_dropout"] = 0.2,
+        ["tie_word_embeddings"] = tied,
         ["rope_theta"] = 500.0,
         ["rope_scaling"] = new JsonObject
         {
-            ["rope_type"] = "llama3", ["factor"] = 8.0, ["low_freq_factor"] = 1.0, ["high_freq_factor"] = 4.0, ["original_max_position_embeddings"] = 32,
+            ["rope_type"] = "llama3",
+            ["factor"] = 8.0,
+            ["low_freq_factor"] = 1.0,
+            ["high_freq_factor"] = 4.0,
+            ["original_max_position_embeddings"] = 32,
         },
     };
 

@@ -54,7 +54,9 @@ public sealed class ReferenceSelectionTests
         var tokenizer = TokenizerLoader.FromFolder(Shared.Path("models", "smollm2-135m"));
         var rows = TextDataset.LoadInstructions(new DatasetSpec
         {
-            Path = Shared.Path("data", "gsm8k", "train.jsonl"), InstructionField = "question", OutputField = "answer",
+            Path = Shared.Path("data", "gsm8k", "train.jsonl"),
+            InstructionField = "question",
+            OutputField = "answer",
         });
         var eos = tokenizer.EosId!.Value;
         var text = tokenizer.Decode([eos]);

@@ -1,0 +1,49 @@
+using System.Diagnostics;
+using NativeLora.Tests.Checkpoints;
+
+namespace NativeLora.Tests.Training;
+
+/// <summary>The command line in processes of its own, over a tiny model with a tokenizer and data.</summary>
+internal sealed class CliRun : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+
+    public CliRun()
+    {
+        TinyModel.Open(File("model"), isCausal: false).Dispose();
+        string[] special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        System.IO.File.WriteAllLines(File("model/vocab.txt"), [.. special, .. Enumerable.Range(0, 35).Select(i => $"w{(char)('a' + i / 6)}{(char)('a' + i % 6)}")]);
+        System.IO.File.WriteAllText(File("model/tokenizer_config.json"), """{"tokenizer_class": "BertTokenizer", "do_lower_case": true}""");
+        var random = new Random(1);
+        var rows = Enumerable.Range(0, 60).Select(_ =>
+            $"{string.Join(' ', Enumerable.Range(0, random.Next(1, 14)).Select(_ => $"w{(char)('a' + random.Next(5))}{(char)('a' + random.Next(6))}"))}\t{(random.Next(2) == 0 ? "no" : "yes")}");
+        System.IO.File.WriteAllLines(File("data.tsv"), ["text\tlabel", .. rows]);
+    }
+
+    public string File(string name) => _folder.File(name);
+
+    /// <summary>Starts a command on the model and its task.</summary>
+    public Process Start(string command, params IEnumerable<string> more)
+    {
+        var start = new ProcessStartInfo("dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var argument in (string[])
+            [typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
+             "--threads", "1", "--json", .. more])
+            start.ArgumentList.Add(argument);
+        return Process.Start(start)!;
+    }
+
+    /// <summary>Runs a command to its end.</summary>
+    public (int Code, string Output, string Error) Run(string command, params IEnumerable<string> more)
+    {
+        using var process = Start(command, more);
+        var output = process.StandardOutput.ReadToEndAsync();
+        var error = process.StandardError.ReadToEnd();
+        Assert.True(process.WaitForExit(120_000), "it does not end");
+        return (process.ExitCode, output.Result, error);
+    }
+
+    public byte[] Bytes(string name) => System.IO.File.ReadAllBytes(File(name));
+
+    public void Dispose() => _folder.Dispose();
+}

@@ -7,6 +7,7 @@ var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: 
 {
     new HelpOption { Recursive = true },
     new VersionOption(),
+    DemoCommand.Create(),
     InfoCommand.Create(),
     SelectCommand.Create(),
     MemoryCommand.Create(),

@@ -63,14 +63,14 @@ internal sealed record DemoResults(
     public void Show(Ui ui)
     {
         ui.Title($"Shifted task, {Ui.Count(Settings.TestExamples)} held-out examples, {Ui.Count(Settings.Repeats, "repeat")}");
-        ui.Table(["adapters", "layers", "trainable", "accuracy", "MiB", "kept", "MFLOP", "ms"], [.. Strategies.Select(s => (IReadOnlyList<string>)
+        ui.Table(["<adapters", "<layers", "trainable", "accuracy", "MiB", "kept", "MFLOP", "ms"], [.. Strategies.Select(s => (IReadOnlyList<string>)
         [
             s.Name == Cka ? $"[green]{s.Label}[/]" : s.Label,
             s.Masks.Count == 1 ? s.Masks[0] : $"{s.Masks.Count} masks",
             Ui.Count((long)Math.Round(s.TrainableParameters)),
             $"{Percent(s.Accuracy)} ± {Percent(s.Spread)}",
             Number(s.MemoryBytes / 1048576), Number(s.SavedBytes / 1048576), Ui.Count((long)(s.BackwardFlops / 1e6)), Number(1000 * s.StepSeconds),
-        ])], 2);
+        ])]);
         foreach (var drawn in Strategies.Where(s => s.Masks.Count > 1))
             ui.Fact(drawn.Label, $"{string.Join(", ", drawn.Runs.Select(r => r.Mask))}; its sizes are means");
         ui.Fact("accuracy", $"% of the answers' symbols, mean ± deviation; guessing {Percent(DemoLanguage.Chance)}, base {Percent(ShiftedAccuracy)}");

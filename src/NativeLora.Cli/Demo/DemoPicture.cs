@@ -65,7 +65,7 @@ internal static class DemoPicture
         plot.Title("Similarity (CKA) of each layer's input and output", 19);
         foreach (var (layers, color, label) in new[]
         {
-            (selection.Layers.Where(l => l.Selected), Chosen, "adapters: changes most"), (selection.Layers.Where(l => !l.Selected), NotChosen, "no adapters"),
+            (selection.Layers.Where(l => l.Selected), Chosen, "adapters (lowest similarity)"), (selection.Layers.Where(l => !l.Selected), NotChosen, "no adapters"),
         })
         {
             var bars = plot.Add.Bars(layers.Select(l => (double)l.Layer), layers.Select(l => l.Cka ?? 0));

@@ -33,7 +33,7 @@ internal sealed record Contestant(string Name, Action Work);
 internal sealed class Interleaved
 {
     // Threads of OpenMP go on spinning for a while after their work, which the next contestant must not pay for.
-    private const int PauseMilliseconds = 15;
+    private const int PauseMilliseconds = 100;
 
     private readonly double[][] _seconds;
 

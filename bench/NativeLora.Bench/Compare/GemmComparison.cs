@@ -81,8 +81,13 @@ internal static class GemmComparison
         using var c = new HostFloats(device, shape.M * shape.N);
         var args = new GemmArgs
         {
-            M = shape.M, N = shape.N, K = shape.K,
-            A = new GemmMatrix(a.At, shape.K), B = new GemmMatrix(b.At, shape.K).Transpose(), C = c.At, CStride = shape.N,
+            M = shape.M,
+            N = shape.N,
+            K = shape.K,
+            A = new GemmMatrix(a.At, shape.K),
+            B = new GemmMatrix(b.At, shape.K).Transpose(),
+            C = c.At,
+            CStride = shape.N,
         };
         var problems = peers.Select(p => p.Prepare(shape, x, w)).ToList();
         try

@@ -120,13 +120,24 @@ internal sealed record DemoResults(
         ["seconds"] = Math.Round(seconds, 2),
         ["base"] = new JsonObject
         {
-            ["layers"] = Settings.Layers, ["hidden_size"] = Settings.Hidden, ["steps"] = Settings.BaseSteps, ["batch_size"] = Settings.BaseBatch,
-            ["learning_rate"] = Settings.BaseRate, ["accuracy"] = BaseAccuracy, ["accuracy_on_shifted_task"] = ShiftedAccuracy, ["weight_bytes"] = WeightBytes,
+            ["layers"] = Settings.Layers,
+            ["hidden_size"] = Settings.Hidden,
+            ["steps"] = Settings.BaseSteps,
+            ["batch_size"] = Settings.BaseBatch,
+            ["learning_rate"] = Settings.BaseRate,
+            ["accuracy"] = BaseAccuracy,
+            ["accuracy_on_shifted_task"] = ShiftedAccuracy,
+            ["weight_bytes"] = WeightBytes,
         },
         ["tuning"] = new JsonObject
         {
-            ["rank"] = Settings.Rank, ["steps"] = Settings.TuneSteps, ["batch_size"] = Settings.TuneBatch, ["learning_rate"] = Settings.TuneRate,
-            ["repeats"] = Settings.Repeats, ["test_examples"] = Settings.TestExamples, ["chance"] = DemoLanguage.Chance,
+            ["rank"] = Settings.Rank,
+            ["steps"] = Settings.TuneSteps,
+            ["batch_size"] = Settings.TuneBatch,
+            ["learning_rate"] = Settings.TuneRate,
+            ["repeats"] = Settings.Repeats,
+            ["test_examples"] = Settings.TestExamples,
+            ["chance"] = DemoLanguage.Chance,
         },
         ["strategies"] = new JsonArray([.. Strategies.Select(s => (JsonNode)new JsonObject
         {

@@ -29,7 +29,11 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
     /// <summary>Adapters on every linear module of the layers that get any.</summary>
     private LoraConfig Lora => new()
     {
-        Rank = settings.Rank, Alpha = 2 * settings.Rank, TargetModules = ModuleSelector.AllLinear, TaskType = "CAUSAL_LM", BaseModel = folder.FinalAt("base"),
+        Rank = settings.Rank,
+        Alpha = 2 * settings.Rank,
+        TargetModules = ModuleSelector.AllLinear,
+        TaskType = "CAUSAL_LM",
+        BaseModel = folder.FinalAt("base"),
     };
 
     /// <summary>Runs everything and puts the folder in place.</summary>
@@ -111,7 +115,12 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
             Resamples = settings.Resamples,
             Cost = new CostRequest
             {
-                Lora = Lora, Head = Head, Capacity = BatchSize.Of(settings.TuneBatch, _language.Length), MaxLength = _language.Length, BaseDropout = false, Threads = threads,
+                Lora = Lora,
+                Head = Head,
+                Capacity = BatchSize.Of(settings.TuneBatch, _language.Length),
+                MaxLength = _language.Length,
+                BaseDropout = false,
+                Threads = threads,
             },
         }, cancellation: cancellation);
         result.Report.Save(folder.At("selection.json"));

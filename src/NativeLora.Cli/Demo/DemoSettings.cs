@@ -51,7 +51,18 @@ internal sealed record DemoSettings
     /// <summary>All of it in a few seconds: shows that everything works, but trains too little to compare anything.</summary>
     public static DemoSettings Quick { get; } = new()
     {
-        IsQuick = true, Layers = 4, Hidden = 32, Intermediate = 64, Word = 4, BaseSteps = 60, BaseBatch = 32, TuneSteps = 12, TuneBatch = 16,
-        Repeats = 2, TestExamples = 64, Points = 3, Resamples = 10,
+        IsQuick = true,
+        Layers = 4,
+        Hidden = 32,
+        Intermediate = 64,
+        Word = 4,
+        BaseSteps = 60,
+        BaseBatch = 32,
+        TuneSteps = 12,
+        TuneBatch = 16,
+        Repeats = 2,
+        TestExamples = 64,
+        Points = 3,
+        Resamples = 10,
     };
 }

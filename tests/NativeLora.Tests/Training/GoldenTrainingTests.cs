@@ -34,9 +34,13 @@ public sealed class GoldenTrainingTests
             train.AddRange(Examples(batches, $"batch.{k}.", head));
         var options = new TrainerOptions
         {
-            OutputFolder = folder.File("run"), FileOrder = true, BatchSize = train.Count / 3,
-            MaxSteps = schedule.GetProperty("total_steps").GetInt32(), WarmupSteps = schedule.GetProperty("warmup_steps").GetInt32(),
-            LearningRate = schedule.GetProperty("learning_rate").GetDouble(), MaxGradientNorm = steps.RootElement.GetProperty("clip_norm").GetDouble(),
+            OutputFolder = folder.File("run"),
+            FileOrder = true,
+            BatchSize = train.Count / 3,
+            MaxSteps = schedule.GetProperty("total_steps").GetInt32(),
+            WarmupSteps = schedule.GetProperty("warmup_steps").GetInt32(),
+            LearningRate = schedule.GetProperty("learning_rate").GetDouble(),
+            MaxGradientNorm = steps.RootElement.GetProperty("clip_norm").GetDouble(),
             Adam = new AdamWOptions { WeightDecay = optimizer.GetProperty("weight_decay").GetDouble() },
             HiddenKeyId = head == ModelHead.LanguageModel ? Eos : null,
         };

@@ -36,7 +36,10 @@ internal sealed class TinyModel : IDisposable
         Head = isCausal ? ModelHead.LanguageModel : ModelHead.SequenceClassification;
         var config = new LoraConfig
         {
-            Rank = 4, Alpha = 8, Dropout = dropout, TaskType = isCausal ? "CAUSAL_LM" : "SEQ_CLS",
+            Rank = 4,
+            Alpha = 8,
+            Dropout = dropout,
+            TaskType = isCausal ? "CAUSAL_LM" : "SEQ_CLS",
             TargetModules = isCausal ? ModuleSelector.Of("q_proj", "down_proj") : ModuleSelector.Of("query", "value"),
         };
         Model = inFull ? TrainableModel.InFull(_pretrained, Head) : TrainableModel.WithAdapters(_pretrained, Head, config, seed: seed);

@@ -15,8 +15,17 @@ internal sealed class TrainerRun(bool isCausal) : IDisposable
     /// <summary>Settings of a short training with all that moves: dropouts, accumulation, epochs, evaluations.</summary>
     public TrainerOptions Options(string name) => new()
     {
-        OutputFolder = Output(name), MaxSteps = 20, BatchSize = 3, AccumulationSteps = 2, LearningRate = 5e-3, WarmupRatio = 0.1, Seed = 11,
-        Adam = new AdamWOptions { WeightDecay = 0.01 }, EvaluateEvery = 5, SaveEvery = 6, LogEvery = 2,
+        OutputFolder = Output(name),
+        MaxSteps = 20,
+        BatchSize = 3,
+        AccumulationSteps = 2,
+        LearningRate = 5e-3,
+        WarmupRatio = 0.1,
+        Seed = 11,
+        Adam = new AdamWOptions { WeightDecay = 0.01 },
+        EvaluateEvery = 5,
+        SaveEvery = 6,
+        LogEvery = 2,
     };
 
     public EncodedExample[] Train { get; init; } = TinyModel.Examples(isCausal, 32, 1);

@@ -129,6 +129,13 @@ public static class ModelRegistry
         ["bert"] = config => new Bert(config),
         ["roberta"] = config => new Roberta(config),
         ["llama"] = config => new Llama(config),
+        ["mistral"] = config => new Mistral(config),
+        ["gemma"] = config => new Gemma(config),
+        ["gemma2"] = config => new Gemma2(config),
+        ["gemma3_text"] = config => new Gemma3(config),
+        ["qwen2"] = config => new Qwen2(config),
+        ["qwen3"] = config => new Qwen3(config),
+        ["phi3"] = config => new Phi3(config),
     };
 
     /// <summary>The supported values of <c>model_type</c>.</summary>

@@ -29,7 +29,7 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         }
         using (pretrained)
         {
-            var head = pretrained.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+            var head = HeadOf(pretrained.Model);
             try
             {
                 pretrained.Model.Architecture(head);
@@ -68,6 +68,11 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
 
     private string At(params string[] parts) => Path.Combine([folder, .. parts]);
 
+    /// <summary>What the fixture's model class has on top.</summary>
+    internal static ModelHead HeadOf(Model model) =>
+        model.IsEncoder || model.Config.Architectures.Any(a => a.EndsWith("ForSequenceClassification", StringComparison.Ordinal))
+            ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+
     internal static int PadOf(Model model) =>
         model.Config.GetInt(model.IsEncoder ? "pad_token_id" : "eos_token_id", model.IsEncoder ? 0 : 2);
 
@@ -92,6 +97,19 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         if (head == ModelHead.LanguageModel)
             (logits, golden) = batch.Unmasked(logits, golden);
         report.Line(_name, "plain", "logits", Distance.RelativeL2(logits, golden), OutputTolerance);
+        // With gradients the loss is checked beside them.
+        if (!File.Exists(At("grads.safetensors")))
+            report.Line(_name, "plain", "loss", Distance.Relative(Loss(pretrained, head, batch), outputs.ReadFloat32("loss")[0]), OutputTolerance);
+    }
+
+    private float Loss(PretrainedModel pretrained, ModelHead head, FixtureBatch batch)
+    {
+        var graph = pretrained.NewGraph(Trainables.None);
+        pretrained.Model.Build(graph, new BuildOptions { Head = head, Loss = true, MaxLength = batch.Width });
+        using var session = new Session(device, MemoryPlan.For(graph, Capacity(batch)), pretrained.Weights, null);
+        session.Load(batch.Packed);
+        session.Run(new RunSettings(1f / (head == ModelHead.LanguageModel ? batch.Packed.LabelCount : batch.Rows)));
+        return session.Read(graph.Loss!)[0];
     }
 
     private void Gradients(PretrainedModel pretrained, ModelHead head)

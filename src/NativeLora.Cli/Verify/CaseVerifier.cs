@@ -29,7 +29,7 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         }
         using (pretrained)
         {
-            var head = pretrained.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+            var head = pretrained.Model.OwnHead;
             try
             {
                 pretrained.Model.Architecture(head);
@@ -92,6 +92,19 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         if (head == ModelHead.LanguageModel)
             (logits, golden) = batch.Unmasked(logits, golden);
         report.Line(_name, "plain", "logits", Distance.RelativeL2(logits, golden), OutputTolerance);
+        // With gradients the loss is checked beside them.
+        if (!File.Exists(At("grads.safetensors")))
+            report.Line(_name, "plain", "loss", Distance.Relative(Loss(pretrained, head, batch), outputs.ReadFloat32("loss")[0]), OutputTolerance);
+    }
+
+    private float Loss(PretrainedModel pretrained, ModelHead head, FixtureBatch batch)
+    {
+        var graph = pretrained.NewGraph(Trainables.None);
+        pretrained.Model.Build(graph, new BuildOptions { Head = head, Loss = true, MaxLength = batch.Width });
+        using var session = new Session(device, MemoryPlan.For(graph, Capacity(batch)), pretrained.Weights, null);
+        session.Load(batch.Packed);
+        session.Run(new RunSettings(1f / (head == ModelHead.LanguageModel ? batch.Packed.LabelCount : batch.Rows)));
+        return session.Read(graph.Loss!)[0];
     }
 
     private void Gradients(PretrainedModel pretrained, ModelHead head)

@@ -75,8 +75,9 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 }
             case RmsNormOp op:
                 {
-                    var k = new RmsNormForward(_threads, columns, op.Epsilon, op.AddOne ? 1 : 0) { Input = F(inputs[0]), Weight = F(inputs[1]), Output = F(output) };
-                    return Do(output, (_, rows) => k.Execute(rows));
+                    var (width, groups) = RmsNormOp.Groups(inputs[0]!, inputs[1]!);
+                    var k = new RmsNormForward(_threads, width, op.Epsilon, op.AddOne ? 1 : 0) { Input = F(inputs[0]), Weight = F(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows * groups));
                 }
             case NormGradOp op:
                 return BindNormGrad(node, op, at, capacity);
@@ -101,6 +102,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     ActivationKind.GeluTanh => Activate<GeluTanh>(node, at),
                     ActivationKind.Tanh => Activate<HyperbolicTangent>(node, at),
                     ActivationKind.Relu => Activate<Relu>(node, at),
+                    ActivationKind.Silu => Activate<Silu>(node, at),
                     _ => throw new NotSupportedException($"{op.Kind}"),
                 };
             case ActivationGradOp op:
@@ -109,29 +111,43 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     ActivationKind.Gelu => ActivateGrad<GeluErf>(node, at),
                     ActivationKind.GeluTanh => ActivateGrad<GeluTanh>(node, at),
                     ActivationKind.Relu => ActivateGrad<Relu>(node, at),
+                    ActivationKind.Silu => ActivateGrad<Silu>(node, at),
                     ActivationKind.Tanh => TanhGrad(node, at),
                     _ => throw new NotSupportedException($"{op.Kind}"),
                 };
-            case SiluMulOp:
+            case GatedOp op:
+                return op.Kind switch
                 {
-                    var k = new GatedForward<Silu>(_threads, columns) { Gate = F(inputs[0]), Up = F(inputs[1]), Output = F(output) };
+                    ActivationKind.Silu => Gate<Silu>(node, at),
+                    ActivationKind.Gelu => Gate<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => Gate<GeluTanh>(node, at),
+                    ActivationKind.Relu => Gate<Relu>(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case GatedGradOp op:
+                return op.Kind switch
+                {
+                    ActivationKind.Silu => GateGrad<Silu>(node, at),
+                    ActivationKind.Gelu => GateGrad<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => GateGrad<GeluTanh>(node, at),
+                    ActivationKind.Relu => GateGrad<Relu>(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case SplitOp or JoinOp:
+                return BindColumns(node, at);
+            case SoftcapOp op:
+                {
+                    var k = new SoftcapForward(_threads, columns, op.Cap) { Input = F(inputs[0]), Output = F(output) };
                     return Do(output, (_, rows) => k.Execute(rows));
                 }
-            case SiluMulGradOp:
+            case SoftcapGradOp op:
                 {
-                    var k = new GatedBackward<Silu>(_threads, columns)
-                    {
-                        Gradient = F(inputs[0]),
-                        Gate = F(inputs[1]),
-                        Up = F(inputs[2]),
-                        GateGradient = F(node.Outputs[0]),
-                        UpGradient = F(node.Outputs[1]),
-                    };
+                    var k = new SoftcapBackward(_threads, columns, op.Cap) { Gradient = F(inputs[0]), Output = F(inputs[1]), InputGradient = F(output) };
                     return Do(output, (_, rows) => k.Execute(rows));
                 }
             case RotaryOp op:
                 {
-                    var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, op.HeadDim)
+                    var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, 2 * inputs[2]!.Shape.Columns)
                     {
                         Input = F(inputs[0]),
                         Positions = I(inputs[1]),
@@ -205,6 +221,57 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         return Do(node.Output, (_, rows) => k.Execute(rows));
     }
 
+    private Runs Gate<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new GatedForward<T>(_threads, node.Output.Shape.Columns)
+        {
+            Gate = (float*)at.Of(node.Inputs[0]!),
+            Up = (float*)at.Of(node.Inputs[1]!),
+            Output = (float*)at.Of(node.Output),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs GateGrad<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new GatedBackward<T>(_threads, node.Output.Shape.Columns)
+        {
+            Gradient = (float*)at.Of(node.Inputs[0]!),
+            Gate = (float*)at.Of(node.Inputs[1]!),
+            Up = (float*)at.Of(node.Inputs[2]!),
+            GateGradient = (float*)at.Of(node.Outputs[0]),
+            UpGradient = (float*)at.Of(node.Outputs[1]),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    /// <summary>A wide tensor and its parts, side by side: copied to them or from them.</summary>
+    private Runs BindColumns(Node node, ITensorAddresses at)
+    {
+        var split = node.Op is SplitOp;
+        var wide = split ? node.Inputs[0]! : node.Output;
+        var widths = node.Op is JoinOp join ? join.Widths : [.. node.Outputs.Select(o => o.Shape.Columns)];
+        var parts = new ColumnCopy[widths.Count];
+        var from = 0;
+        for (var i = 0; i < parts.Length; i++)
+        {
+            var part = split ? node.Outputs[i] : node.Inputs[i];
+            parts[i] = new ColumnCopy(_threads, widths[i])
+            {
+                Wide = (float*)at.Of(wide) + from,
+                WideStride = wide.Shape.Columns,
+                Part = part is null ? null : (float*)at.Of(part),
+                ToPart = split,
+            };
+            from += widths[i];
+        }
+        return Do(wide, (_, rows) =>
+        {
+            foreach (var part in parts)
+                part.Execute(rows);
+        });
+    }
+
     private Runs TanhGrad(Node node, ITensorAddresses at)
     {
         var k = new TanhBackward(_threads, node.Output.Shape.Columns)
@@ -260,7 +327,8 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 }
             case RmsNormOp norm:
                 {
-                    var k = new RmsNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters, norm.AddOne ? 1 : 0)
+                    var (width, groups) = RmsNormOp.Groups(x, node.Inputs[2]!);
+                    var k = new RmsNormBackward(_threads, width, norm.Epsilon, rows * groups, op.Parameters, norm.AddOne ? 1 : 0)
                     {
                         Gradient = dy,
                         Input = F(x),
@@ -273,7 +341,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     return Do(x, (s, r) =>
                     {
                         k.Accumulate = op.Adds || s.AccumulateGradients;
-                        k.Execute(r);
+                        k.Execute(r * groups);
                     });
                 }
             default:
@@ -346,7 +414,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         k.CuSeqlens = (int*)at.CuSeqlens;
         k.KeyVisible = (int*)at.Visible;
         (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.KvHeads, op.HeadDim, op.Scale);
-        (k.Causal, k.Window, k.Dropout) = (op.Mask.Causal, op.Mask.Window, op.Dropout);
+        (k.Causal, k.Window, k.Dropout, k.Softcap) = (op.Mask.Causal, op.Mask.Window, op.Dropout, op.Softcap);
         (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
     }
 

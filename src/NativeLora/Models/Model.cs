@@ -128,6 +128,7 @@ public static class ModelRegistry
     {
         ["bert"] = config => new Bert(config),
         ["roberta"] = config => new Roberta(config),
+        ["deberta-v2"] = config => new DebertaV2(config),
         ["llama"] = config => new Llama(config),
     };
 

@@ -10,15 +10,16 @@ namespace NativeLora.Models;
 /// </summary>
 public sealed class DebertaV2 : Model
 {
+    private const int Unlimited = 1 << 20;
     private readonly float _epsilon, _hiddenDropout, _attentionDropout;
     private readonly FreshWeight _fresh;
     private readonly ActivationKind _activation, _poolerActivation;
-    private readonly int _embeddingSize, _buckets, _maxRelative;
+    private readonly int _embeddingSize, _tablePositions, _buckets, _maxRelative;
     private readonly bool _absolute, _relative, _shared, _normalised, _contentToPosition, _positionToContent;
 
     internal DebertaV2(HfConfig config) : base(config)
     {
-        MaxPositions = config.GetPositiveInt("max_position_embeddings", 512);
+        _tablePositions = config.GetPositiveInt("max_position_embeddings", 512);
         TypeVocabulary = config.GetInt("type_vocab_size", 0);
         _embeddingSize = config.GetPositiveInt("embedding_size", HiddenSize, 1 << 24);
         _epsilon = config.GetFloat("layer_norm_eps", 1e-7f);
@@ -33,7 +34,7 @@ public sealed class DebertaV2 : Model
         _shared = config.GetBool("share_att_key", false);
         _buckets = Math.Max(0, config.GetInt("position_buckets", -1));
         var most = config.GetInt("max_relative_positions", -1);
-        _maxRelative = most < 1 ? MaxPositions : most;
+        _maxRelative = most < 1 ? _tablePositions : most;
         var parts = Words("pos_att_type");
         (_contentToPosition, _positionToContent) = (parts.Contains("c2p"), parts.Contains("p2c"));
         _normalised = Words("norm_rel_ebd").Contains("layer_norm");
@@ -46,14 +47,14 @@ public sealed class DebertaV2 : Model
             throw config.Fail("pooler_hidden_size", $"is not hidden_size, which is {HiddenSize}");
         if (config.GetInt("attention_head_size", HiddenSize / Heads) * (long)Heads != HiddenSize)
             throw config.Fail("attention_head_size", $"times {Heads} heads is not hidden_size, which is {HiddenSize}");
-        if (_relative && _maxRelative > 1 << 20)
-            throw config.Fail("max_relative_positions", $"is {_maxRelative}, supported are up to {1 << 20}");
-        if (_relative && _buckets > 0 && (_buckets > 1 << 20 || !RelativePositions.IsDefined(_buckets, _maxRelative)))
+        if (_relative && _maxRelative > Unlimited)
+            throw config.Fail("max_relative_positions", $"is {_maxRelative}, supported are up to {Unlimited}");
+        if (_relative && _buckets > 0 && (_buckets > Unlimited || !RelativePositions.IsDefined(_buckets, _maxRelative)))
             throw config.Fail("position_buckets", $"is {_buckets}, which has no logarithmic scale up to {_maxRelative} (max_relative_positions)");
     }
 
-    /// <inheritdoc/>
-    public override int MaxPositions { get; }
+    /// <summary>Only absolute positions end: relative ones share the last row from some distance on.</summary>
+    public override int MaxPositions => _absolute ? _tablePositions : Unlimited;
 
     /// <inheritdoc/>
     public override int TypeVocabulary { get; }
@@ -113,7 +114,7 @@ public sealed class DebertaV2 : Model
         const string At = "deberta.embeddings";
         List<(string, Tensor, int)> tables = [($"{At}.word_embeddings", g.TokenIds, VocabularySize)];
         if (_absolute)
-            tables.Add(($"{At}.position_embeddings", g.Positions, MaxPositions));
+            tables.Add(($"{At}.position_embeddings", g.Positions, _tablePositions));
         if (TypeVocabulary > 0)
             tables.Add(($"{At}.token_type_embeddings", g.TypeIds, TypeVocabulary));
         var x = g.Embedding(_embeddingSize, 1, [.. tables]);

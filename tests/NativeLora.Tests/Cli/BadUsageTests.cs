@@ -79,7 +79,6 @@ public sealed class BadUsageTests
 
     [SharedTheory]
     [InlineData("gemma")]
-    [InlineData("deberta-v3-cls")]
     public void UnsupportedArchitecture(string name)
     {
         var path = Shared.Path("fixtures", "models", name, "model");

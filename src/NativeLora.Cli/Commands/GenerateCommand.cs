@@ -79,7 +79,7 @@ internal static class GenerateCommand
         }
         using var generator = adapted is null ? new TextGenerator(pretrained, tokenizer) : new TextGenerator(adapted, tokenizer);
         var view = new GenerationView(prompts, json);
-        Report(generator.Generate(ids, options, view.Show, Shell.Cancellation));
+        Report(generator.Generate(ids, options, view.Show, Shell.Cancellation), generator);
     }
 
     private static TrainableModel Adapted(PretrainedModel pretrained, string adapter)
@@ -91,9 +91,9 @@ internal static class GenerateCommand
         return TrainableModel.WithAdapters(pretrained, ModelHead.LanguageModel, loaded.Config, loaded.Weights, training: false);
     }
 
-    private static void Report(GenerationRun run) => Console.Error.WriteLine(string.Create(
+    private static void Report(GenerationRun run, TextGenerator generator) => Console.Error.WriteLine(string.Create(
         CultureInfo.InvariantCulture,
-        $"{run.PromptTokens} prompt tokens, {Rate(run.PromptTokens, run.PromptSeconds)}; {run.Results.Sum(r => r.Ids.Count)} new tokens, {Rate(run.NewTokens, run.NewSeconds)}"));
+        $"{run.PromptTokens} prompt tokens, {Rate(run.PromptTokens, run.PromptSeconds)}; {run.Results.Sum(r => r.Ids.Count)} new tokens, {Rate(run.NewTokens, run.NewSeconds)}; memory {Ui.MiB(generator.Session!.Memory.Total)}, {Ui.MiB(generator.Session.Memory.Cache)} of it cache"));
 
     private static string Rate(long tokens, double seconds) =>
         seconds > 0 ? string.Create(CultureInfo.InvariantCulture, $"{tokens / seconds:0.0} tokens/s") : "– tokens/s";

@@ -30,9 +30,24 @@ public sealed class GenerateCommandTests : IDisposable
         var plain = CliRun.Of("generate", "--model", Model, "--prompt-file", file, "--stop", " five", "--max-new-tokens", "20").AssertDone();
         Assert.Equal(" four,\n", plain.Output);
 
-        var chat = CliRun.Of("generate", "--model", Model, "--chat", "--prompt", "What is the capital of France?", "--max-new-tokens", "30").AssertDone();
+        var chat = CliRun.Of("generate", "--model", Model, "--chat", "--prompt", "What is the capital of France?", "--max-new-tokens", "10").AssertDone();
         Assert.Contains("Paris", chat.Output, StringComparison.Ordinal);
         Assert.DoesNotContain("<|im_end|>", chat.Output, StringComparison.Ordinal);
+    }
+
+    /// <summary>The adapter that training begins with changes nothing: the continuation is the base's own.</summary>
+    [SharedFact]
+    public void TakesAnAdapterAndAnInstruction()
+    {
+        using var row = JsonDocument.Parse(File.ReadLines(Shared.Path("reference", "generation", "smollm2-135m.jsonl")).ElementAt(1));
+        var prompt = row.RootElement.GetProperty("prompt").GetString()!;
+        var instruction = prompt[(prompt.IndexOf("### Instruction:\n", StringComparison.Ordinal) + 17)..prompt.IndexOf("\n\n### Response:", StringComparison.Ordinal)];
+        var run = CliRun.Of("generate", "--model", Model, "--adapter", Shared.Path("reference", "training", "smollm2-gsm8k", "init"), "--instruct",
+            "--prompt", instruction, "--max-new-tokens", "8", "--json").AssertDone();
+        using var result = JsonDocument.Parse(run.Output);
+        Assert.Equal(
+            row.RootElement.GetProperty("new_ids").EnumerateArray().Take(8).Select(i => i.GetInt32()),
+            result.RootElement.GetProperty("ids").EnumerateArray().Select(i => i.GetInt32()));
     }
 
     [SharedFact]
@@ -45,6 +60,7 @@ public sealed class GenerateCommandTests : IDisposable
         CliRun.Of("generate", "--model", Model, "--prompt", "x", "--system", "y").AssertRefused("--system");
         CliRun.Of("generate", "--model", Shared.Path("models", "minilm-l6"), "--prompt", "x").AssertRefused("encoder");
         CliRun.Of("generate", "--model", Model, "--prompt", "").AssertRefused("is empty");
+        CliRun.Of("generate", "--model", Model, "--prompt", "x", "--adapter", "/no/such/adapter").AssertRefused("/no/such/adapter");
     }
 
     [SharedFact]

@@ -195,7 +195,20 @@ public sealed partial class Graph
         var lse = New($"{name}.lse", Shape.PerToken(heads));
         var p = Training ? dropout : 0;
         var op = new AttentionOp(heads, k.Shape.Columns / headDim, headDim, scale ?? 1 / MathF.Sqrt(headDim), mask, p, p > 0 ? NextStream() : 0, softcap);
+        if (CacheLength > 0)
+            return CachedAttention(name, op, q, k, v, output, lse);
         Emit(name, op, [q, k, v, CuSeqlens, KeyVisible], output, lse);
+        return output;
+    }
+
+    /// <summary>The new keys and values join those of the steps before; attention then reads the cache.</summary>
+    private Tensor CachedAttention(string name, AttentionOp op, Tensor q, Tensor k, Tensor v, Tensor output, Tensor lse)
+    {
+        if (!op.Mask.Causal)
+            throw new InputException($"{name}: attention to both sides has no cache; only decoders generate text");
+        var (keys, values) = (Cache($"{name}.key_cache", k.Shape.Columns), Cache($"{name}.value_cache", v.Shape.Columns));
+        Emit(name, CacheAppendOp.Instance, [k, v, CuSeqlens, CacheSlots, PastLengths], keys, values);
+        Emit(name, new CachedAttentionOp(op, CacheLength), [q, k, v, keys, values, CuSeqlens, KeyVisible, CacheSlots, PastLengths], output, lse);
         return output;
     }
 
@@ -221,9 +234,11 @@ public sealed partial class Graph
     /// <summary>Mean squared error of [sequences, 1] against <see cref="Targets"/>.</summary>
     public Tensor SquaredError(Tensor logits) => SetLoss("loss", SquaredErrorOp.Instance, [logits, Targets]);
 
-    /// <summary>LM head without a loss: logits [tokens, vocabulary].</summary>
+    /// <summary>LM head without a loss: logits [tokens, vocabulary], with a cache those of each sequence's row alone.</summary>
     public Tensor LmHead(string name, Tensor h, string weightName, int vocabulary)
     {
+        if (CacheLength > 0)
+            h = Gather($"{name}.input", h);
         RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
         var logits = New(name, h.Shape with { Columns = vocabulary });
         Emit(name, LinearOp.Instance, [h, Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns)), null, null], logits);

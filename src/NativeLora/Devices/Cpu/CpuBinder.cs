@@ -170,6 +170,10 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 return BindTable(node, at);
             case TableGradOp op:
                 return BindTableGrad(node, op, at);
+            case CacheAppendOp:
+                return BindCacheAppend(node, at);
+            case CachedAttentionOp op:
+                return BindCachedAttention(node, op, at);
             case GatherOp:
                 {
                     var k = new GatherRows(_threads, columns) { Input = F(inputs[0]), Index = I(inputs[1]), Output = F(output) };

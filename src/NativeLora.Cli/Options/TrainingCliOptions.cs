@@ -6,7 +6,7 @@ namespace NativeLora.Cli.Options;
 /// <summary>How a training goes.</summary>
 internal sealed class TrainingCliOptions
 {
-    private readonly Option<string?> _output = new("--output", "-o") { Description = "folder of the adapter, metrics.jsonl and checkpoints", HelpName = "DIR" };
+    private readonly Option<string?> _output = new("--output", "-o") { Description = "folder of the adapter, metrics.jsonl and checkpoints (default: nativelora-MODEL-TASK)", HelpName = "DIR" };
     private readonly Option<int> _epochs = new("--epochs") { Description = "passes over the data", DefaultValueFactory = _ => 3, HelpName = "N" };
     private readonly Option<int?> _steps = new("--max-steps") { Description = "optimizer steps, in place of --epochs", HelpName = "N" };
     private readonly Option<int?> _batch = new("--batch-size") { Description = "sequences of a batch (default: 32)", HelpName = "N" };
@@ -28,6 +28,9 @@ internal sealed class TrainingCliOptions
     private readonly Option<bool> _resume = new("--resume") { Description = "go on from the newest checkpoint of the output folder" };
     private readonly Option<bool> _overwrite = new("--overwrite") { Description = "begin anew where the output folder holds a training" };
 
+    /// <summary>Sequences of an evaluation's batch, as Hugging Face's Trainer has them.</summary>
+    public const int EvaluationBatch = 8;
+
     public void AddTo(Command command)
     {
         foreach (var option in (Option[])
@@ -38,16 +41,15 @@ internal sealed class TrainingCliOptions
 
     public bool Resumes(ParseResult parsed) => parsed.GetValue(_resume);
 
-    public string Output(ParseResult parsed) => parsed.GetValue(_output) ?? throw new InputException("no output folder is given: use --output DIR");
-
-    public TrainerOptions Read(ParseResult parsed, ulong seed)
+    /// <summary>The settings; without <c>--output</c> the folder is named after the model and the task.</summary>
+    public TrainerOptions Read(ParseResult parsed, ulong seed, ModelSettings model, TaskSettings task)
     {
         var (batch, tokens, every) = (parsed.GetValue(_batch), parsed.GetValue(_tokens), parsed.GetValue(_evaluate));
         if (batch is not null && tokens is not null)
             throw new InputException("both --batch-size and --batch-tokens are given: give one of them");
         return new TrainerOptions
         {
-            OutputFolder = Output(parsed),
+            OutputFolder = parsed.GetValue(_output) ?? $"nativelora-{model.Name}-{task.Name}",
             Epochs = parsed.GetValue(_epochs),
             MaxSteps = parsed.GetValue(_steps),
             BatchSize = tokens is null ? batch ?? 32 : null,
@@ -62,6 +64,8 @@ internal sealed class TrainingCliOptions
             BaseDropout = Choice("--base-dropout", parsed.GetValue(_dropout)!, "off", "on"),
             FileOrder = Choice("--order", parsed.GetValue(_order)!, "shuffled", "file"),
             Seed = seed,
+            // As eval has it: the loss of a language model depends on it.
+            EvaluationBatchSize = EvaluationBatch,
             EvaluateEvery = every,
             EvaluateEachEpoch = every == 0,
             KeepBest = parsed.GetValue(_best),

@@ -50,16 +50,23 @@ public static class AdapterMerger
                 cancellation.ThrowIfCancellationRequested();
                 t.WriteTo(to);
             }))]);
-            var source = Path.GetDirectoryName(Path.GetFullPath(baseCheckpoint.Path))!;
-            foreach (var name in Companions)
-                if (File.Exists(Path.Combine(source, name)))
-                    AtomicFile.Write(Path.Combine(temporary, name), to =>
-                    {
-                        using var from = File.OpenRead(Path.Combine(source, name));
-                        from.CopyTo(to);
-                    });
+            CopyCompanions(baseCheckpoint, temporary);
             AtomicFile.WriteAllText(Path.Combine(temporary, "config.json"), json);
         });
+    }
+
+    /// <summary>Copies what a model needs beside its weights and config: the tokenizer, above all.</summary>
+    /// <exception cref="RunException">A file cannot be written.</exception>
+    internal static void CopyCompanions(Checkpoint from, string folder)
+    {
+        var source = Path.GetDirectoryName(Path.GetFullPath(from.Path))!;
+        foreach (var name in Companions)
+            if (File.Exists(Path.Combine(source, name)))
+                AtomicFile.Write(Path.Combine(folder, name), to =>
+                {
+                    using var file = File.OpenRead(Path.Combine(source, name));
+                    file.CopyTo(to);
+                });
     }
 
     private static void WriteFolder(string folder, Action<string> write)

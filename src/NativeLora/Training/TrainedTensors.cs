@@ -18,7 +18,8 @@ internal static class TrainedTensors
 
     /// <summary>Names of the files that <see cref="Save"/> writes.</summary>
     public static IReadOnlyList<string> Files(TrainableModel model) =>
-        model.Config is null ? [ModelFile, "config.json"] : ["adapter_model.safetensors", "adapter_config.json"];
+        model.Config is null ? [ModelFile, "config.json"]
+        : [.. Labels(model) is null ? (string[])[] : [LabelsFile.Name], "adapter_model.safetensors", "adapter_config.json"];
 
     /// <summary>Writes the trained tensors in fp32: a PEFT adapter, or, where everything is trained, a model folder.</summary>
     /// <exception cref="RunException">A file cannot be written.</exception>
@@ -26,13 +27,16 @@ internal static class TrainedTensors
     {
         if (model.Config is { } config)
         {
+            if (Labels(model) is { } labels)
+                LabelsFile.Save(folder, labels);
             AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), model.Export());
             return;
         }
         var parameters = model.Parameters;
         SafeTensorsWriter.Write(Path.Combine(folder, ModelFile), [.. parameters.Names.Select(
             name => TensorToWrite.Streamed(name, ElementType.F32, Shape(model, name), to => to.Write(MemoryMarshal.AsBytes(parameters.Read(name).AsSpan()))))]);
-        var json = JsonNode.Parse(model.Pretrained.Model.Config.Json)!.AsObject();
+        var modules = model.Pretrained.Modules(model.Head);
+        var json = JsonNode.Parse(MergedConfig.Write(model.Pretrained.Model.Config.Json, modules, Labels(model), untied: false))!.AsObject();
         json.Remove("torch_dtype");
         json["dtype"] = "float32";
         AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
@@ -82,6 +86,12 @@ internal static class TrainedTensors
             foreach (var name in parameters.Names)
                 moments.Write(4 * parameters.Place(name).Offset, MemoryMarshal.AsBytes(Values(file, prefix + name, parameters.Size(name)).AsSpan()));
     }
+
+    // What the outputs of a classifier are called. PEFT's files have no place for it.
+    private static string[]? Labels(TrainableModel model) =>
+        model.Head == Models.ModelHead.SequenceClassification && model.Pretrained.Model.Config.Id2Label is { Count: > 0 } names
+            ? [.. names.OrderBy(n => n.Key).Select(n => n.Value)]
+            : null;
 
     private static (string Prefix, DeviceBuffer Values)[] Moments(ParameterStore parameters) =>
         [(First, parameters.FirstMoments!), (Second, parameters.SecondMoments!)];

@@ -142,6 +142,7 @@ public static class ModelRegistry
     {
         ["bert"] = config => new Bert(config),
         ["roberta"] = config => new Roberta(config),
+        ["deberta-v2"] = config => new DebertaV2(config),
         ["llama"] = config => new Llama(config),
         ["mistral"] = config => new Mistral(config),
         ["gemma"] = config => new Gemma(config),

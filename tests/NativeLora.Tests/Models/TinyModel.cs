@@ -15,7 +15,7 @@ internal sealed class TinyModel : IDisposable
     private readonly TemporaryFolder _folder = new();
 
     /// <summary>Writes config.json and model.safetensors.</summary>
-    /// <param name="kind"><c>bert</c>, <c>bert-regression</c>, <c>roberta</c>, <c>llama</c>, <c>llama-tied</c> or one of <see cref="Decoders"/>.</param>
+    /// <param name="kind"><c>bert</c>, <c>bert-regression</c>, <c>roberta</c>, <c>deberta</c>, <c>llama</c>, <c>llama-tied</c> or one of <see cref="Decoders"/>.</param>
     /// <param name="seed">Seed of the weights.</param>
     /// <param name="edit">Changes to the config.</param>
     /// <param name="type">Type of all tensors in the file.</param>
@@ -35,7 +35,7 @@ internal sealed class TinyModel : IDisposable
     }
 
     /// <summary>All kinds.</summary>
-    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "llama", "llama-tied"];
+    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "deberta", "llama", "llama-tied"];
 
     /// <summary>Decoders beside Llama's language model.</summary>
     public static IReadOnlyList<string> Decoders { get; } =
@@ -60,6 +60,7 @@ internal sealed class TinyModel : IDisposable
             "bert" => Encoder("bert", 3),
             "bert-regression" => Encoder("bert", 1),
             "roberta" => Encoder("roberta", 2),
+            "deberta" => Deberta(),
             "llama" => Decoder(tied: false),
             "llama-tied" => Decoder(tied: true),
             _ when Decoders.Contains(kind) => OtherDecoder(kind),
@@ -155,6 +156,22 @@ internal sealed class TinyModel : IDisposable
         if (kind == "phi3")
             (json["resid_pdrop"], json["partial_rotary_factor"]) = (0.1, 0.7);
         json["query_pre_attn_scalar"] = 9;
+        return json;
+    }
+
+    private static JsonObject Deberta()
+    {
+        var json = Encoder("deberta-v2", 3);
+        json["type_vocab_size"] = 0;
+        json["relative_attention"] = true;
+        json["pos_att_type"] = "p2c|c2p";
+        json["share_att_key"] = true;
+        json["position_buckets"] = 4;
+        json["max_relative_positions"] = -1;
+        json["norm_rel_ebd"] = "layer_norm";
+        json["position_biased_input"] = false;
+        json["layer_norm_eps"] = 1e-7;
+        json["pooler_dropout"] = 0.1;
         return json;
     }
 

@@ -137,7 +137,7 @@ public sealed class Trainer : IDisposable
         }
         if (_options.KeepBest is not null && _state.BestStep is { } best && best != _state.Step)
             LoadBest(best);
-        TrainedTensors.Save(_model, _options.OutputFolder);
+        TrainedTensors.Save(_model, _options.OutputFolder, plain: !_options.SaveResidual);
         return new TrainingSummary(
             _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder);
     }

@@ -24,6 +24,7 @@ internal sealed class TrainingCliOptions
     private readonly Option<string?> _best = new("--keep-best") { Description = "keep the weights of the evaluation that is best by this metric", HelpName = "METRIC" };
     private readonly Option<int> _save = new("--save-every") { Description = "steps between checkpoints; 0: at the end and when interrupted", HelpName = "N" };
     private readonly Option<int> _keep = new("--keep-checkpoints") { Description = "checkpoints that stay, beside the best", DefaultValueFactory = _ => 2, HelpName = "N" };
+    private readonly Option<bool> _residual = new("--save-residual") { Description = "store a PiSSA or OLoRA adapter as it is, not as plain LoRA of twice the rank" };
     private readonly Option<int> _log = new("--log-every") { Description = "steps between lines of metrics.jsonl", DefaultValueFactory = _ => 1, HelpName = "N" };
     private readonly Option<bool> _resume = new("--resume") { Description = "go on from the newest checkpoint of the output folder" };
     private readonly Option<bool> _overwrite = new("--overwrite") { Description = "begin anew where the output folder holds a training" };
@@ -35,7 +36,7 @@ internal sealed class TrainingCliOptions
     {
         foreach (var option in (Option[])
             [_output, _epochs, _steps, _batch, _tokens, _accumulation, _rate, _schedule, _ratio, _warmup, _decay, _clip, _dropout, _order,
-             _evaluate, _best, _save, _keep, _log, _resume, _overwrite])
+             _evaluate, _best, _save, _keep, _residual, _log, _resume, _overwrite])
             command.Options.Add(option);
     }
 
@@ -71,6 +72,7 @@ internal sealed class TrainingCliOptions
             KeepBest = parsed.GetValue(_best),
             SaveEvery = parsed.GetValue(_save),
             KeepCheckpoints = parsed.GetValue(_keep),
+            SaveResidual = parsed.GetValue(_residual),
             LogEvery = parsed.GetValue(_log),
             Resume = parsed.GetValue(_resume),
             Overwrite = parsed.GetValue(_overwrite),

@@ -20,18 +20,14 @@ public sealed partial class Graph
         var inFeatures = x.Shape.Columns;
         RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias));
         var weight = Weight($"{name}.weight", Shape.Fixed(outFeatures, inFeatures), fresh);
-        var b = bias ? Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0)) : null;
+        var slot = Trainables.Adapter(name);
+        var b = !bias ? null
+            : slot is { TrainsBias: true } ? AdapterParameter($"{name}.base_layer.bias", Shape.Fixed(1, outFeatures))
+            : Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0));
+        if (slot is not null)
+            return new AdaptedLinear(this, name, slot, weight, b).Apply(x, addend);
         var y = New(name, x.Shape with { Columns = outFeatures });
-        if (Trainables.Adapter(name) is not { } slot)
-        {
-            Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
-            return y;
-        }
-        var dropped = Dropout(x, slot.Dropout, $"{name}.lora_dropout");
-        var loraA = AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
-        var loraB = AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
-        var p = New($"{name}.lora_P", x.Shape with { Columns = slot.Rank });
-        Emit(name, new LoraLinearOp(slot.Scaling), [x, dropped, weight, b, loraA, loraB, addend], y, p);
+        Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
         return y;
     }
 
@@ -48,6 +44,21 @@ public sealed partial class Graph
         }
         var output = New(tables[0].Module, Shape.PerToken(width));
         Emit(tables[0].Module, new EmbeddingOp(scale), [.. inputs], output);
+        foreach (var (module, ids, rows) in tables)
+            if (Trainables.Adapter(module) is { } slot)
+                output = AdaptEmbedding(module, slot, ids, rows, scale, output);
+        return output;
+    }
+
+    /// <summary>sum + scale·scaling·A[:, ids]ᵀ Bᵀ: the factor of the embedding acts on its adapter too. There is no dropout, as in PEFT.</summary>
+    private Tensor AdaptEmbedding(string module, AdapterSlot slot, Tensor ids, int rows, float scale, Tensor sum)
+    {
+        var a = AdapterParameter($"{module}.lora_embedding_A", Shape.Fixed(slot.Rank, rows));
+        var b = AdapterParameter($"{module}.lora_embedding_B", Shape.Fixed(sum.Shape.Columns, slot.Rank));
+        var p = New($"{module}.lora_P", sum.Shape with { Columns = slot.Rank });
+        Emit(module, new EmbeddingColumnsOp(scale * slot.Scaling), [ids, a], p);
+        var output = New($"{module}.adapted", sum.Shape);
+        Emit(module, LinearOp.Instance, [p, b, null, sum], output);
         return output;
     }
 

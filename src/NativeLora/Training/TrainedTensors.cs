@@ -22,14 +22,20 @@ internal static class TrainedTensors
         : [.. Labels(model) is null ? (string[])[] : [LabelsFile.Name], "adapter_model.safetensors", "adapter_config.json"];
 
     /// <summary>Writes the trained tensors in fp32: a PEFT adapter, or, where everything is trained, a model folder.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="folder">Where to.</param>
+    /// <param name="plain">Whether an adapter over a changed base (PiSSA, OLoRA) is written as plain LoRA over the untouched one.</param>
     /// <exception cref="RunException">A file cannot be written.</exception>
-    public static void Save(TrainableModel model, string folder)
+    public static void Save(TrainableModel model, string folder, bool plain = false)
     {
         if (model.Config is { } config)
         {
             if (Labels(model) is { } labels)
                 LabelsFile.Save(folder, labels);
-            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), model.Export());
+            var weights = default(AdapterWeights);
+            if (plain)
+                (config, weights) = model.ExportPlain();
+            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), weights ?? model.Export());
             return;
         }
         var parameters = model.Parameters;

@@ -140,7 +140,7 @@ public sealed class Trainer : IDisposable
         }
         if (_options.KeepBest is not null && _state.BestStep is { } best && best != _state.Step)
             LoadBest(best);
-        TrainedTensors.Save(_model, _options.OutputFolder);
+        TrainedTensors.Save(_model, _options.OutputFolder, plain: !_options.SaveResidual);
         if (_model.Config is null)
             Adapters.AdapterMerger.CopyCompanions(_model.Pretrained.Checkpoint, _options.OutputFolder);
         return new TrainingSummary(

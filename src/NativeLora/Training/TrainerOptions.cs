@@ -77,6 +77,9 @@ public sealed record TrainerOptions
     /// <summary>Steps from checkpoint to checkpoint; 0: only at the end, when interrupted, and of the best evaluation.</summary>
     public int SaveEvery { get; init; }
 
+    /// <summary>Whether a PiSSA or OLoRA adapter is stored as it is, over a base without its part, and not as plain LoRA over the whole base.</summary>
+    public bool SaveResidual { get; init; }
+
     /// <summary>Checkpoints that stay, beside the best.</summary>
     public int KeepCheckpoints { get; init; } = 2;
 

@@ -97,6 +97,30 @@ public sealed class CommandTests
     }
 
     [Theory]
+    [InlineData(1e-5, "--dora", "--bias", "all")]
+    [InlineData(1e-5, "--init", "pissa")]
+    [InlineData(0, "--init", "olora", "--save-residual")]
+    [InlineData(0, "--init", "pissa_niter_4", "--dora", "--save-residual")]
+    public void Eval_finds_what_run_found(double tolerance, params string[] variant)
+    {
+        using var cli = new CliRun();
+        var (code, output, error) = cli.Run("run", ["--output", cli.File("out"), "--strategy", "last", "--epochs", "1", "--lr", "1e-2", "--batch-size", "8", .. variant]);
+        Assert.True(code == 0, error);
+        using var run = JsonDocument.Parse(output);
+        (code, output, error) = cli.Run("eval", "--adapter", cli.File("out"));
+        Assert.True(code == 0, error);
+        using var evaluation = JsonDocument.Parse(output);
+        var expected = run.RootElement.GetProperty("training").GetProperty("evaluation").GetProperty("dev").GetProperty("loss").GetDouble();
+        Assert.InRange(evaluation.RootElement.GetProperty("dev").GetProperty("loss").GetDouble() - expected, -tolerance, tolerance);
+        (code, _, error) = cli.Run("eval", "--adapter", cli.File("out/checkpoints/step-8"));
+        Assert.True(code == 0, error);
+    }
+
+    [Theory]
+    [InlineData("--init corda: give", "--output", "{out}", "--init", "corda")]
+    [InlineData("--bias some: give", "--output", "{out}", "--bias", "some")]
+    [InlineData("needs a rank of at most", "--output", "{out}", "--init", "pissa", "--r", "99")]
+    [InlineData("DoRA (use_dora) on the embedding", "--output", "{out}", "--dora", "--targets", "word_embeddings")]
     [InlineData("is a file", "--output", "{model}/config.json")]
     [InlineData("is a file", "--output", "{model}/config.json/out")]
     [InlineData("batch size is 0", "--output", "{out}", "--batch-size", "0")]

@@ -34,8 +34,7 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
             {
                 pretrained.Model.Architecture(head);
                 Guard("plain", () => Plain(pretrained, head));
-                if (File.Exists(At("grads.safetensors")))
-                    Guard("plain", () => Gradients(pretrained, head));
+                Guard("plain", File.Exists(At("grads.safetensors")) ? () => Gradients(pretrained, head) : () => Loss(pretrained, head));
                 if (Directory.Exists(At("selection")))
                     Guard("selection", () => Selection(pretrained));
             }
@@ -92,6 +91,21 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         if (head == ModelHead.LanguageModel)
             (logits, golden) = batch.Unmasked(logits, golden);
         report.Line(_name, "plain", "logits", Distance.RelativeL2(logits, golden), OutputTolerance);
+    }
+
+    /// <summary>The loss alone, of cases without gradients of the plain model.</summary>
+    private void Loss(PretrainedModel pretrained, ModelHead head)
+    {
+        using var inputs = SafeTensorsFile.Open(At("inputs.safetensors"));
+        using var outputs = SafeTensorsFile.Open(At("outputs.safetensors"));
+        using var model = TrainableModel.InFull(pretrained, head, training: false);
+        var batch = new FixtureBatch(inputs, "", pretrained.Model, PadOf(pretrained.Model));
+        var (graph, _) = model.Build(new BuildOptions { Head = head, Loss = true, MaxLength = batch.Width });
+        using var session = model.NewSession(graph, Capacity(batch));
+        session.Load(batch.Packed);
+        var labels = head == ModelHead.LanguageModel ? batch.Packed.LabelCount : batch.Rows;
+        session.Run(new RunSettings(1f / labels));
+        report.Line(_name, "plain", "loss", Distance.Relative(session.Read(graph.Loss!)[0], outputs.ReadFloat32("loss")[0]), OutputTolerance);
     }
 
     private void Gradients(PretrainedModel pretrained, ModelHead head)

@@ -99,7 +99,7 @@ public sealed record LoraConfig
     /// <summary>init_lora_weights: <c>true</c>, <c>false</c>, <c>gaussian</c>, <c>pissa</c>, <c>olora</c>, …, as text.</summary>
     public string InitLoraWeights { get; init; } = "true";
 
-    /// <summary>fan_in_fan_out: base weights stored [in, out].</summary>
+    /// <summary>fan_in_fan_out: base weights stored [in, out]. PEFT sets it by the modules it meets, and so does completion here.</summary>
     public bool FanInFanOut { get; init; }
 
     /// <summary>base_model_name_or_path.</summary>
@@ -121,8 +121,6 @@ public sealed record LoraConfig
             return $"init_lora_weights \"{PeftPattern.Show(InitLoraWeights)}\"";
         if (Bias != LoraBias.None)
             return $"bias \"{LoraConfigJson.BiasText(Bias)}\"";
-        if (FanInFanOut)
-            return "fan_in_fan_out";
         return targets?.Adapted.FirstOrDefault(m => m.Module.Kind == ModuleKind.Embedding) is { } embedding
             ? $"an adapter on the embedding {embedding.Name}"
             : null;

@@ -15,23 +15,39 @@ public sealed partial class Graph
     /// <param name="fresh">How to make the weight if the checkpoint lacks it; the bias is then 0.</param>
     /// <param name="addend">Added to the result in the same pass, such as the residual; or null.</param>
     /// <returns>[rows, outFeatures].</returns>
-    public Tensor Linear(string name, Tensor x, int outFeatures, bool bias = true, FreshWeight? fresh = null, Tensor? addend = null)
+    public Tensor Linear(string name, Tensor x, int outFeatures, bool bias = true, FreshWeight? fresh = null, Tensor? addend = null) =>
+        Linear(name, x, outFeatures, bias, fresh, addend, fanInFanOut: false);
+
+    /// <summary>residual + dropout(linear(x)); without dropout the sum is part of the product.</summary>
+    public Tensor LinearResidual(string name, Tensor x, Tensor residual, float dropout, bool bias = true) =>
+        Training && dropout > 0
+            ? Add(residual, Dropout(Linear(name, x, residual.Shape.Columns, bias), dropout))
+            : Linear(name, x, residual.Shape.Columns, bias, addend: residual);
+
+    /// <summary>
+    /// GPT-2's <c>Conv1D</c>: a linear module whose weight is stored the other way round. Tensors: name.weight [in, out], name.bias [out].
+    /// </summary>
+    /// <inheritdoc cref="Linear(string, Tensor, int, bool, FreshWeight?, Tensor?)"/>
+    public Tensor Conv1D(string name, Tensor x, int outFeatures, Tensor? addend = null) =>
+        Linear(name, x, outFeatures, bias: true, fresh: null, addend, fanInFanOut: true);
+
+    private Tensor Linear(string name, Tensor x, int outFeatures, bool bias, FreshWeight? fresh, Tensor? addend, bool fanInFanOut)
     {
         var inFeatures = x.Shape.Columns;
-        RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias));
-        var weight = Weight($"{name}.weight", Shape.Fixed(outFeatures, inFeatures), fresh);
+        RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias, fanInFanOut));
+        var weight = Weight($"{name}.weight", fanInFanOut ? Shape.Fixed(inFeatures, outFeatures) : Shape.Fixed(outFeatures, inFeatures), fresh);
         var b = bias ? Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0)) : null;
         var y = New(name, x.Shape with { Columns = outFeatures });
         if (Trainables.Adapter(name) is not { } slot)
         {
-            Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
+            Emit(name, fanInFanOut ? new LinearOp(fanInFanOut) : LinearOp.Instance, [x, weight, b, addend], y);
             return y;
         }
         var dropped = Dropout(x, slot.Dropout, $"{name}.lora_dropout");
         var loraA = AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
         var loraB = AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
         var p = New($"{name}.lora_P", x.Shape with { Columns = slot.Rank });
-        Emit(name, new LoraLinearOp(slot.Scaling), [x, dropped, weight, b, loraA, loraB, addend], y, p);
+        Emit(name, new LoraLinearOp(slot.Scaling, fanInFanOut), [x, dropped, weight, b, loraA, loraB, addend], y, p);
         return y;
     }
 
@@ -52,13 +68,19 @@ public sealed partial class Graph
     }
 
     /// <summary><c>nn.LayerNorm</c>. Tensors: name.weight, name.bias.</summary>
-    public Tensor LayerNorm(string name, Tensor x, float epsilon)
+    /// <param name="name">Module path.</param>
+    /// <param name="x">[rows, width].</param>
+    /// <param name="epsilon">Added to the variance.</param>
+    /// <param name="bias">Whether there is a bias.</param>
+    /// <param name="fresh">Whether it begins as ones and zeros if the checkpoint lacks it.</param>
+    public Tensor LayerNorm(string name, Tensor x, float epsilon, bool bias = true, bool fresh = false)
     {
-        var width = x.Shape.Columns;
-        RecordModule(new GraphModule(name, "norm", width, width, true));
+        var shape = Shape.Fixed(1, x.Shape.Columns);
+        RecordModule(new GraphModule(name, "norm", shape.Columns, shape.Columns, bias));
+        var weight = Weight($"{name}.weight", shape, fresh ? FreshWeight.Constant(1) : null);
+        var b = bias ? Weight($"{name}.bias", shape, fresh ? FreshWeight.Constant(0) : null) : null;
         var output = New(name, x.Shape);
-        Emit(name, new LayerNormOp(epsilon),
-            [x, Weight($"{name}.weight", Shape.Fixed(1, width)), Weight($"{name}.bias", Shape.Fixed(1, width))], output);
+        Emit(name, new LayerNormOp(epsilon), [x, weight, b], output);
         return output;
     }
 
@@ -89,11 +111,33 @@ public sealed partial class Graph
     }
 
     /// <summary>silu(gate)·up.</summary>
-    public Tensor SiluMul(Tensor gate, Tensor up)
+    public Tensor SiluMul(Tensor gate, Tensor up) => Gated(ActivationKind.Silu, gate, up);
+
+    /// <summary>f(gate)·up.</summary>
+    public Tensor Gated(ActivationKind kind, Tensor gate, Tensor up)
     {
-        var output = New($"{gate.Name}.silu_mul", gate.Shape);
-        Emit(gate.Name, SiluMulOp.Instance, [gate, up], output);
+        var op = new GatedOp(kind);
+        var output = New($"{gate.Name}.{op.Name}", gate.Shape);
+        Emit(gate.Name, op, [gate, up], output);
         return output;
+    }
+
+    /// <summary>The columns of x, side by side, as tensors of their own.</summary>
+    /// <param name="x">[rows, Σ widths].</param>
+    /// <param name="parts">Name and width of each.</param>
+    public Tensor[] Split(Tensor x, params ReadOnlySpan<(string Name, int Width)> parts)
+    {
+        var outputs = new Tensor[parts.Length];
+        var columns = 0;
+        for (var i = 0; i < outputs.Length; i++)
+        {
+            outputs[i] = New(parts[i].Name, x.Shape with { Columns = parts[i].Width });
+            columns += parts[i].Width;
+        }
+        if (columns != x.Shape.Columns)
+            throw new ArgumentException($"{x.Name}: parts of {columns} columns together do not make {x.Shape.Columns}", nameof(parts));
+        Emit(x.Name, SplitOp.Instance, [x], outputs);
+        return outputs;
     }
 
     /// <summary>Dropout while training; x itself otherwise or where p is 0.</summary>

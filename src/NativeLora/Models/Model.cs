@@ -50,11 +50,12 @@ public abstract class Model
     {
         Config = config;
         config.ValidateTransformer();
-        Layers = config.GetPositiveInt("num_hidden_layers");
-        HiddenSize = config.GetPositiveInt("hidden_size");
-        Heads = config.GetPositiveInt("num_attention_heads");
-        IntermediateSize = config.GetPositiveInt("intermediate_size");
-        VocabularySize = config.GetPositiveInt("vocab_size");
+        var names = ConfigRules.Of(config);
+        Layers = config.GetPositiveInt(names.Layers);
+        HiddenSize = config.GetPositiveInt(names.Hidden);
+        Heads = config.GetPositiveInt(names.Heads);
+        IntermediateSize = config.GetPositiveInt(names.Intermediate, names.IntermediateOptional ? 4 * HiddenSize : null);
+        VocabularySize = config.GetPositiveInt(names.Vocabulary);
     }
 
     /// <summary>The config it was made from.</summary>
@@ -94,7 +95,7 @@ public abstract class Model
     public abstract string Architecture(ModelHead head);
 
     /// <summary>Modules that PEFT trains in full for sequence classification.</summary>
-    public static IReadOnlyList<string> ClassifierModules { get; } = ["classifier", "score"];
+    public static IReadOnlyList<string> ClassifierModules { get; } = ["classifier", "pre_classifier", "score"];
 
     /// <summary>Appends the model to a graph.</summary>
     /// <exception cref="InputException">The model has no such head, or the config asks for something unsupported.</exception>
@@ -128,6 +129,10 @@ public static class ModelRegistry
     {
         ["bert"] = config => new Bert(config),
         ["roberta"] = config => new Roberta(config),
+        ["xlm-roberta"] = config => new Roberta(config),
+        ["distilbert"] = config => new DistilBert(config),
+        ["modernbert"] = config => new ModernBert(config),
+        ["gpt2"] = config => new Gpt2(config),
         ["llama"] = config => new Llama(config),
     };
 

@@ -76,6 +76,9 @@ public enum ActivationKind
 
     /// <summary>max(x, 0).</summary>
     Relu,
+
+    /// <summary>x · sigmoid(x).</summary>
+    Silu,
 }
 
 /// <summary>out = f(x).</summary>
@@ -126,14 +129,14 @@ public sealed class ActivationGradOp(ActivationKind kind) : Op
     public override long Flops(Node node, in BatchSize size) => PerElement(node, size, 14);
 }
 
-/// <summary>out = silu(gate)·up (Shazeer 2020, SwiGLU). Inputs: gate, up [rows, n].</summary>
-public sealed class SiluMulOp : Op
+/// <summary>out = f(gate)·up (Shazeer 2020: SwiGLU, GEGLU). Inputs: gate, up [rows, n].</summary>
+public sealed class GatedOp(ActivationKind kind) : Op
 {
-    /// <summary>The one instance.</summary>
-    public static SiluMulOp Instance { get; } = new();
+    /// <summary>f.</summary>
+    public ActivationKind Kind { get; } = kind;
 
     /// <inheritdoc/>
-    public override string Name => "silu_mul";
+    public override string Name => Kind.ToString().ToLowerInvariant() + "_mul";
 
     /// <inheritdoc/>
     public override bool CheapToRecompute => true;
@@ -142,7 +145,7 @@ public sealed class SiluMulOp : Op
     public override bool MayOverwrite(int input) => true;
 
     /// <inheritdoc/>
-    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, 6);
+    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, Kind == ActivationKind.Silu ? 6 : 11);
 
     /// <inheritdoc/>
     public override void Backward(Gradients gradients, Node node)
@@ -150,25 +153,25 @@ public sealed class SiluMulOp : Op
         var (gate, up) = (node.Inputs[0]!, node.Inputs[1]!);
         var dgate = gradients.New($"d.{gate.Name}", gate.Shape);
         var dup = gradients.New($"d.{up.Name}", up.Shape);
-        gradients.Graph.Emit(node.Name, SiluMulGradOp.Instance,
+        gradients.Graph.Emit(node.Name, new GatedGradOp(Kind),
             [gradients.Of(node.Output)!, gradients.Value(gate), gradients.Value(up)], dgate, dup);
         gradients.Flow(gate, dgate);
         gradients.Flow(up, dup);
     }
 }
 
-/// <summary>Backward of <see cref="SiluMulOp"/>. Inputs: dout, gate, up. Outputs: dgate, dup.</summary>
-public sealed class SiluMulGradOp : Op
+/// <summary>Backward of <see cref="GatedOp"/>. Inputs: dout, gate, up. Outputs: dgate, dup.</summary>
+public sealed class GatedGradOp(ActivationKind kind) : Op
 {
-    /// <summary>The one instance.</summary>
-    public static SiluMulGradOp Instance { get; } = new();
+    /// <summary>f.</summary>
+    public ActivationKind Kind { get; } = kind;
 
     /// <inheritdoc/>
-    public override string Name => "silu_mul_grad";
+    public override string Name => Kind.ToString().ToLowerInvariant() + "_mul_grad";
 
     /// <inheritdoc/>
     public override bool MayOverwrite(int input) => true;
 
     /// <inheritdoc/>
-    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, 12);
+    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, Kind == ActivationKind.Silu ? 12 : 22);
 }

@@ -101,6 +101,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     ActivationKind.GeluTanh => Activate<GeluTanh>(node, at),
                     ActivationKind.Tanh => Activate<HyperbolicTangent>(node, at),
                     ActivationKind.Relu => Activate<Relu>(node, at),
+                    ActivationKind.Silu => Activate<Silu>(node, at),
                     _ => throw new NotSupportedException($"{op.Kind}"),
                 };
             case ActivationGradOp op:
@@ -109,26 +110,30 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     ActivationKind.Gelu => ActivateGrad<GeluErf>(node, at),
                     ActivationKind.GeluTanh => ActivateGrad<GeluTanh>(node, at),
                     ActivationKind.Relu => ActivateGrad<Relu>(node, at),
+                    ActivationKind.Silu => ActivateGrad<Silu>(node, at),
                     ActivationKind.Tanh => TanhGrad(node, at),
                     _ => throw new NotSupportedException($"{op.Kind}"),
                 };
-            case SiluMulOp:
+            case GatedOp op:
+                return op.Kind switch
                 {
-                    var k = new GatedForward<Silu>(_threads, columns) { Gate = F(inputs[0]), Up = F(inputs[1]), Output = F(output) };
-                    return Do(output, (_, rows) => k.Execute(rows));
-                }
-            case SiluMulGradOp:
+                    ActivationKind.Silu => Gate<Silu>(node, at),
+                    ActivationKind.Gelu => Gate<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => Gate<GeluTanh>(node, at),
+                    ActivationKind.Relu => Gate<Relu>(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case GatedGradOp op:
+                return op.Kind switch
                 {
-                    var k = new GatedBackward<Silu>(_threads, columns)
-                    {
-                        Gradient = F(inputs[0]),
-                        Gate = F(inputs[1]),
-                        Up = F(inputs[2]),
-                        GateGradient = F(node.Outputs[0]),
-                        UpGradient = F(node.Outputs[1]),
-                    };
-                    return Do(output, (_, rows) => k.Execute(rows));
-                }
+                    ActivationKind.Silu => GateGrad<Silu>(node, at),
+                    ActivationKind.Gelu => GateGrad<GeluErf>(node, at),
+                    ActivationKind.GeluTanh => GateGrad<GeluTanh>(node, at),
+                    ActivationKind.Relu => GateGrad<Relu>(node, at),
+                    _ => throw new NotSupportedException($"{op.Kind}"),
+                };
+            case SplitOp or JoinOp:
+                return BindColumns(node, at);
             case RotaryOp op:
                 {
                     var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, op.HeadDim)
@@ -203,6 +208,57 @@ internal sealed unsafe partial class CpuBinder : IDisposable
             InputGradient = (float*)at.Of(node.Output),
         };
         return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs Gate<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new GatedForward<T>(_threads, node.Output.Shape.Columns)
+        {
+            Gate = (float*)at.Of(node.Inputs[0]!),
+            Up = (float*)at.Of(node.Inputs[1]!),
+            Output = (float*)at.Of(node.Output),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    private Runs GateGrad<T>(Node node, ITensorAddresses at) where T : struct, IActivation
+    {
+        var k = new GatedBackward<T>(_threads, node.Output.Shape.Columns)
+        {
+            Gradient = (float*)at.Of(node.Inputs[0]!),
+            Gate = (float*)at.Of(node.Inputs[1]!),
+            Up = (float*)at.Of(node.Inputs[2]!),
+            GateGradient = (float*)at.Of(node.Outputs[0]),
+            UpGradient = (float*)at.Of(node.Outputs[1]),
+        };
+        return Do(node.Output, (_, rows) => k.Execute(rows));
+    }
+
+    /// <summary>A wide tensor and its parts, side by side: copied to them or from them.</summary>
+    private Runs BindColumns(Node node, ITensorAddresses at)
+    {
+        var split = node.Op is SplitOp;
+        var wide = split ? node.Inputs[0]! : node.Output;
+        var widths = node.Op is JoinOp join ? join.Widths : [.. node.Outputs.Select(o => o.Shape.Columns)];
+        var parts = new ColumnCopy[widths.Count];
+        var from = 0;
+        for (var i = 0; i < parts.Length; i++)
+        {
+            var part = split ? node.Outputs[i] : node.Inputs[i];
+            parts[i] = new ColumnCopy(_threads, widths[i])
+            {
+                Wide = (float*)at.Of(wide) + from,
+                WideStride = wide.Shape.Columns,
+                Part = part is null ? null : (float*)at.Of(part),
+                ToPart = split,
+            };
+            from += widths[i];
+        }
+        return Do(wide, (_, rows) =>
+        {
+            foreach (var part in parts)
+                part.Execute(rows);
+        });
     }
 
     private Runs TanhGrad(Node node, ITensorAddresses at)

@@ -74,6 +74,43 @@ internal sealed unsafe class Copy(CpuThreads threads, int columns) : IParallelBo
     }
 }
 
+/// <summary>Columns of a wide tensor to or from a tensor of their own.</summary>
+internal sealed unsafe class ColumnCopy(CpuThreads threads, int columns) : IParallelBody
+{
+    /// <summary>First of the columns in the wide tensor's first row.</summary>
+    public float* Wide;
+    public int WideStride;
+
+    /// <summary>[rows, columns]; null: zeros into the wide one.</summary>
+    public float* Part;
+    public bool ToPart;
+
+    private int _rows;
+
+    public void Execute(int rows)
+    {
+        _rows = rows;
+        threads.For(RowMath.Tasks(rows, RowMath.RowsPerTask(columns)), this);
+    }
+
+    public void Run(int task, int worker)
+    {
+        var rows = RowMath.RowsPerTask(columns);
+        var end = (int)Math.Min(_rows, (long)(task + 1) * rows);
+        for (var row = task * rows; row < end; row++)
+        {
+            var wide = Wide + (long)row * WideStride;
+            var part = Part + (long)row * columns;
+            if (Part == null)
+                RowMath.Clear(wide, columns);
+            else if (ToPart)
+                RowMath.Copy(wide, part, columns);
+            else
+                RowMath.Copy(part, wide, columns);
+        }
+    }
+}
+
 /// <summary>Sets a flat buffer to zero.</summary>
 internal sealed unsafe class FlatClear(CpuThreads threads) : IParallelBody
 {

@@ -75,7 +75,6 @@ public class LoraConfigTests
     [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}""", "pissa_niter_4")]
     [InlineData("""{"peft_type": "LORA", "init_lora_weights": "olora"}""", "olora")]
     [InlineData("""{"peft_type": "LORA", "bias": "lora_only"}""", "bias")]
-    [InlineData("""{"peft_type": "LORA", "fan_in_fan_out": true}""", "fan_in_fan_out")]
     public void Says_what_cannot_be_trained_yet(string json, string word) => Assert.Contains(word, LoraConfig.Parse(json).UnsupportedReason());
 
     [SharedFact]

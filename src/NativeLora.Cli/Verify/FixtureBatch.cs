@@ -26,7 +26,8 @@ internal sealed class FixtureBatch
         Mask = new bool[ids.Length];
         for (var i = 0; i < ids.Length; i++)
             Mask[i] = mask is null ? ids[i] != padId : mask[i] != 0;
-        var causal = !model.IsEncoder;
+        var decoder = !model.IsEncoder;
+        var causal = decoder && CaseVerifier.HeadOf(model) == ModelHead.LanguageModel;
         var hasLabels = file.Tensors.ContainsKey(prefix + "labels");
         var labels = hasLabels && (causal || model.Config.NumLabels > 1) ? file.ReadInt64(prefix + "labels") : null;
         var targets = hasLabels && !causal && model.Config.NumLabels == 1 ? file.ReadFloat32(prefix + "labels") : null;
@@ -48,12 +49,12 @@ internal sealed class FixtureBatch
             var example = causal
                 ? EncodedExample.Causal(tokens, labels is null ? Unlabelled(length) : [.. labels.AsSpan(at, length).ToArray().Select(l => (int)l)], unmasked - 1)
                 : EncodedExample.Text(new TokenizedText(tokens, types is null ? new int[length] : [.. types.AsSpan(at, length).ToArray().Select(i => (int)i)]),
-                    labels is null ? null : (int)labels[row], targets?[row]);
+                    labels is null ? null : (int)labels[row], targets?[row], decoder ? unmasked - 1 : 0);
             _examples.Add(example);
             _visible.Add(length);
         }
         Packed = new PackedBatch(Math.Max(1, _visible.Sum()), Rows);
-        new BatchPacker(causal ? padId : null).Fill(Packed, _examples, [.. Enumerable.Range(0, Rows)]);
+        new BatchPacker(decoder ? padId : null).Fill(Packed, _examples, [.. Enumerable.Range(0, Rows)]);
     }
 
     public int Rows { get; }

@@ -23,7 +23,10 @@ public static class TargetResolver
         ["mistral"] = ["q_proj", "v_proj"],
         ["gemma"] = ["q_proj", "v_proj"],
         ["gemma2"] = ["q_proj", "v_proj"],
+        ["gemma3_text"] = ["q_proj", "v_proj"],
         ["qwen2"] = ["q_proj", "v_proj"],
+        ["qwen3"] = ["q_proj", "v_proj"],
+        ["phi3"] = ["qkv_proj"],
     };
 
     /// <summary>The index of the layer that a module is in (<c>….layers.3.…</c> gives 3), or null if it is in none.</summary>

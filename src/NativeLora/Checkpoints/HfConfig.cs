@@ -104,6 +104,9 @@ public sealed class HfConfig
     /// <summary>Whether the key is there and not null.</summary>
     public bool Has(string key) => TryGet(key, out _);
 
+    /// <summary>Whether the file says null: for settings whose absence means a default, and null means off.</summary>
+    internal bool IsNull(string key) => _json.TryGetProperty(key, out var json) && json.ValueKind == JsonValueKind.Null;
+
     /// <summary>An integer.</summary>
     /// <param name="key">The key.</param>
     /// <param name="fallback">The value if the key is absent; null if it is required.</param>

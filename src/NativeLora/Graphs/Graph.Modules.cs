@@ -85,9 +85,16 @@ public sealed partial class Graph
     }
 
     /// <summary>RMSNorm. Tensor: name.weight.</summary>
-    public Tensor RmsNorm(string name, Tensor x, float epsilon, bool addOne = false)
+    /// <param name="name">Module path.</param>
+    /// <param name="x">[rows, n].</param>
+    /// <param name="epsilon">ε.</param>
+    /// <param name="addOne">Whether the weight is added to 1 (Gemma).</param>
+    /// <param name="groupWidth">Columns that are normalised together, such as a head's; 0 for the whole row.</param>
+    public Tensor RmsNorm(string name, Tensor x, float epsilon, bool addOne = false, int groupWidth = 0)
     {
-        var width = x.Shape.Columns;
+        var width = groupWidth > 0 ? groupWidth : x.Shape.Columns;
+        if (x.Shape.Columns % width != 0)
+            throw new ArgumentException($"{name}: groups of {width} do not divide {x.Shape.Columns} columns", nameof(groupWidth));
         RecordModule(new GraphModule(name, "norm", width, width, false));
         var output = New(name, x.Shape);
         Emit(name, new RmsNormOp(epsilon, addOne), [x, Weight($"{name}.weight", Shape.Fixed(1, width))], output);
@@ -140,6 +147,16 @@ public sealed partial class Graph
         return outputs;
     }
 
+    /// <summary>cap · tanh(x / cap); x itself where cap is 0.</summary>
+    public Tensor Softcap(Tensor x, float cap)
+    {
+        if (cap <= 0)
+            return x;
+        var output = New($"{x.Name}.capped", x.Shape);
+        Emit(x.Name, new SoftcapOp(cap), [x], output);
+        return output;
+    }
+
     /// <summary>Dropout while training; x itself otherwise or where p is 0.</summary>
     public Tensor Dropout(Tensor x, float p, string? name = null)
     {
@@ -150,7 +167,7 @@ public sealed partial class Graph
         return output;
     }
 
-    /// <summary>Rotary embedding of q or k [tokens, heads·headDim].</summary>
+    /// <summary>Rotary embedding of q or k [tokens, heads·headDim]. Tables narrower than half a head turn its first columns only.</summary>
     /// <param name="x">[tokens, heads·headDim].</param>
     /// <param name="headDim">Width of a head.</param>
     /// <param name="table">Table made by <see cref="RotaryTable"/>.</param>
@@ -161,7 +178,7 @@ public sealed partial class Graph
         return output;
     }
 
-    /// <summary>Tables of cosines and sines [positions, headDim / 2].</summary>
+    /// <summary>Tables of cosines and sines [positions, pairs].</summary>
     /// <param name="name">Name of the table; one of that name is made once.</param>
     /// <param name="inverseFrequencies">Angle of position 1 for each pair of columns.</param>
     /// <param name="positions">Positions 0 to this, not included.</param>
@@ -191,13 +208,15 @@ public sealed partial class Graph
     /// <param name="mask">Which keys are seen.</param>
     /// <param name="dropout">Dropout on the probabilities while training.</param>
     /// <param name="scale">Factor on the scores; 1/√headDim where null.</param>
+    /// <param name="softcap">Scores s become softcap · tanh(s / softcap); 0 for none.</param>
     /// <returns>[tokens, heads·headDim].</returns>
-    public Tensor Attention(string name, Tensor q, Tensor k, Tensor v, int heads, int headDim, AttentionMask mask, float dropout = 0, float? scale = null)
+    public Tensor Attention(
+        string name, Tensor q, Tensor k, Tensor v, int heads, int headDim, AttentionMask mask, float dropout = 0, float? scale = null, float softcap = 0)
     {
         var output = New(name, Shape.PerToken(heads * headDim));
         var lse = New($"{name}.lse", Shape.PerToken(heads));
         var p = Training ? dropout : 0;
-        var op = new AttentionOp(heads, k.Shape.Columns / headDim, headDim, scale ?? 1 / MathF.Sqrt(headDim), mask, p, p > 0 ? NextStream() : 0);
+        var op = new AttentionOp(heads, k.Shape.Columns / headDim, headDim, scale ?? 1 / MathF.Sqrt(headDim), mask, p, p > 0 ? NextStream() : 0, softcap);
         Emit(name, op, [q, k, v, CuSeqlens, KeyVisible], output, lse);
         return output;
     }
@@ -238,7 +257,8 @@ public sealed partial class Graph
     /// <param name="h">[tokens, hidden].</param>
     /// <param name="weightName">Tensor of the projection; the embedding's where they are tied.</param>
     /// <param name="vocabulary">Rows of the projection.</param>
-    public Tensor LmHeadLoss(string name, Tensor h, string weightName, int vocabulary)
+    /// <param name="softcap">Logits x become softcap · tanh(x / softcap); 0 for none.</param>
+    public Tensor LmHeadLoss(string name, Tensor h, string weightName, int vocabulary, float softcap = 0)
     {
         RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
         if (Trainables.Adapter(name) is not null)
@@ -246,8 +266,8 @@ public sealed partial class Graph
         var weight = Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns));
         // A chunk of logits stays near 8 MiB, however large the vocabulary is.
         var chunk = Math.Clamp(2 * 1024 * 1024 / vocabulary, 16, 256);
-        return SetLoss(name, new LmHeadLossOp(chunk), [h, weight, Labels],
-            New($"{name}.chunk_logits", Shape.Fixed(chunk, vocabulary), TensorCategory.Workspace),
+        return SetLoss(name, new LmHeadLossOp(chunk, softcap), [h, weight, Labels],
+            New($"{name}.chunk_logits", Shape.Fixed(softcap > 0 ? 2 * chunk : chunk, vocabulary), TensorCategory.Workspace),
             New($"{name}.chunk_hidden", Shape.Fixed(chunk, h.Shape.Columns), TensorCategory.Workspace));
     }
 

@@ -224,6 +224,9 @@ public sealed partial class Graph
         return tensor;
     }
 
+    /// <summary>Element type of a weight matrix in the checkpoint, whether it is trained or not.</summary>
+    internal ElementType StoredType(string weightName) => _weightType(weightName);
+
     internal void RecordModule(GraphModule module) => _modules.TryAdd(module.Name, module);
 
     private static Tensor Input(string name, RowKind kind) =>

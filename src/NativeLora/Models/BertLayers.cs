@@ -64,10 +64,7 @@ public abstract class BertLayers : Model
             return null;
         if (options.Head != ModelHead.SequenceClassification)
             throw NoHead(options.Head);
-        var logits = g.Keep(Head(g, g.Gather($"{p}cls", x), dropout, options.BaseDropout));
-        if (options.Loss)
-            _ = Labels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, Head(g, g.Gather($"{p}cls", x), dropout, options.BaseDropout), options.Loss);
     }
 
     /// <summary>Logits from the first token's row [sequences, hidden].</summary>

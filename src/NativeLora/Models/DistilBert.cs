@@ -66,10 +66,7 @@ public sealed class DistilBert : Model
         var fresh = FreshWeight.Normal(_initializerRange);
         var pooled = g.Linear("pre_classifier", g.Gather("distilbert.cls", x), HiddenSize, fresh: fresh);
         pooled = g.Dropout(g.Activate(ActivationKind.Relu, pooled), Active(_classifierDropout));
-        var logits = g.Keep(g.Linear("classifier", pooled, Config.NumLabels, fresh: fresh));
-        if (options.Loss)
-            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, g.Linear("classifier", pooled, Config.NumLabels, fresh: fresh), options.Loss);
     }
 
     private Tensor Layer(Graph g, Tensor x, string at, float dropout, float attentionDropout)

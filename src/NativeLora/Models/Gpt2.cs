@@ -102,9 +102,6 @@ public sealed class Gpt2 : Model
     private Tensor Classify(Graph g, Tensor x, bool loss)
     {
         var fresh = FreshWeight.Normal(Config.GetFloat("initializer_range", 0.02f));
-        var logits = g.Keep(g.Linear("score", g.Gather("transformer.last", x), Config.NumLabels, bias: false, fresh));
-        if (loss)
-            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, g.Linear("score", g.Gather("transformer.last", x), Config.NumLabels, bias: false, fresh), loss);
     }
 }

@@ -118,6 +118,29 @@ public abstract class Model
     /// <summary>Appends everything and returns the logits; calls <paramref name="state"/> for each hidden state in order.</summary>
     private protected abstract Tensor? Append(Graph g, BuildOptions options, Action<Tensor> state);
 
+    /// <summary>Keeps a classifier's logits [sequences, labels] and appends the loss if asked for: one label is regression.</summary>
+    private protected Tensor Classes(Graph g, Tensor logits, bool loss)
+    {
+        if (loss)
+            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
+        return g.Keep(logits);
+    }
+
+    /// <summary>Whether each layer looks through the window: by <c>layer_types</c>, else by the family's rule.</summary>
+    private protected bool[] Sliding(Func<int, bool> otherwise)
+    {
+        if (Config.GetStrings("layer_types") is not { } kinds)
+            return [.. Enumerable.Range(0, Layers).Select(otherwise)];
+        if (kinds.Count != Layers)
+            throw Config.Fail("layer_types", $"has {kinds.Count} entries, expected one for each of {Layers} layers");
+        return [.. kinds.Select(kind => kind switch
+        {
+            "sliding_attention" => true,
+            "full_attention" => false,
+            _ => throw Config.Fail("layer_types", $"holds \"{kind}\", supported are full_attention and sliding_attention"),
+        })];
+    }
+
     private protected InputException NoHead(ModelHead head) =>
         new($"{Config.Source}: {Config.ModelType} has no {head} head here; choose another task");
 }
@@ -134,6 +157,13 @@ public static class ModelRegistry
         ["modernbert"] = config => new ModernBert(config),
         ["gpt2"] = config => new Gpt2(config),
         ["llama"] = config => new Llama(config),
+        ["mistral"] = config => new Mistral(config),
+        ["gemma"] = config => new Gemma(config),
+        ["gemma2"] = config => new Gemma2(config),
+        ["gemma3_text"] = config => new Gemma3(config),
+        ["qwen2"] = config => new Qwen2(config),
+        ["qwen3"] = config => new Qwen3(config),
+        ["phi3"] = config => new Phi3(config),
     };
 
     /// <summary>The supported values of <c>model_type</c>.</summary>

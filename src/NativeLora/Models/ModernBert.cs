@@ -19,7 +19,7 @@ public sealed class ModernBert : Model
     private readonly ActivationKind _classifierActivation;
     private readonly bool _meanPooling;
     private readonly int _window;
-    private readonly bool[] _global;
+    private readonly bool[] _local;
     private readonly float _initializerRange;
 
     /// <summary>Reads the sizes.</summary>
@@ -36,7 +36,8 @@ public sealed class ModernBert : Model
         _classifierActivation = Activations.Of(config, "classifier_activation", "gelu");
         _initializerRange = config.GetFloat("initializer_range", 0.02f);
         _window = config.GetPositiveInt("local_attention", 128);
-        _global = Kinds(config, Layers);
+        var every = config.GetPositiveInt("global_attn_every_n_layers", 3);
+        _local = Sliding(l => l % every != 0);
         _meanPooling = config.GetString("classifier_pooling", "cls") switch
         {
             "cls" => false,
@@ -64,24 +65,6 @@ public sealed class ModernBert : Model
         _ => throw NoHead(head),
     };
 
-    /// <summary>Which layers see all tokens: layer_types, in older files every n-th from the first.</summary>
-    private static bool[] Kinds(HfConfig config, int layers)
-    {
-        if (config.GetStrings("layer_types") is not { } types)
-        {
-            var every = config.GetPositiveInt("global_attn_every_n_layers", 3);
-            return [.. Enumerable.Range(0, layers).Select(l => l % every == 0)];
-        }
-        if (types.Count != layers)
-            throw config.Fail("layer_types", $"has {types.Count} entries, the model has {layers} layers");
-        return [.. types.Select(t => t switch
-        {
-            "full_attention" => true,
-            "sliding_attention" => false,
-            _ => throw config.Fail("layer_types", $"holds \"{t}\", supported are full_attention, sliding_attention"),
-        })];
-    }
-
     private protected override Tensor? Append(Graph g, BuildOptions options, Action<Tensor> state)
     {
         float Dropout(string key) => options.BaseDropout ? Config.GetFloat(key, 0) : 0;
@@ -99,7 +82,7 @@ public sealed class ModernBert : Model
             var at = $"model.layers.{l}";
             // The embeddings are normed already.
             var h = l == 0 ? x : g.LayerNorm($"{at}.attn_norm", x, _epsilon, _normBias);
-            x = Attention(g, $"{at}.attn", h, x, _global[l] ? everywhere : nearby, _global[l] ? 0 : _window, attention);
+            x = Attention(g, $"{at}.attn", h, x, _local[l] ? nearby : everywhere, _local[l] ? _window : 0, attention);
             h = g.LayerNorm($"{at}.mlp_norm", x, _epsilon, _normBias);
             var halves = g.Split(g.Linear($"{at}.mlp.Wi", h, 2 * IntermediateSize, _mlpBias), ($"{at}.mlp.gate", IntermediateSize), ($"{at}.mlp.up", IntermediateSize));
             h = g.Dropout(g.Gated(_activation, halves[0], halves[1]), mlp);
@@ -112,10 +95,7 @@ public sealed class ModernBert : Model
             return null;
         if (options.Head != ModelHead.SequenceClassification)
             throw NoHead(options.Head);
-        var logits = g.Keep(Classify(g, x, Dropout("classifier_dropout")));
-        if (options.Loss)
-            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, Classifier(g, x, Dropout("classifier_dropout")), options.Loss);
     }
 
     private Tensor Attention(Graph g, string at, Tensor h, Tensor residual, (Tensor Cos, Tensor Sin) rope, int window, float dropout)
@@ -128,7 +108,7 @@ public sealed class ModernBert : Model
         return g.LinearResidual($"{at}.Wo", mixed, residual, dropout, _attentionBias);
     }
 
-    private Tensor Classify(Graph g, Tensor x, float dropout)
+    private Tensor Classifier(Graph g, Tensor x, float dropout)
     {
         var pooled = _meanPooling ? g.MeanPool("model.mean", x) : g.Gather("model.cls", x);
         var fresh = FreshWeight.Normal(_initializerRange / MathF.Sqrt(2 * Layers));

@@ -6,11 +6,18 @@ namespace NativeLora.Models;
 internal static class RotaryFrequencies
 {
     /// <summary>The frequencies that a config asks for.</summary>
+    /// <param name="rope">The settings.</param>
+    /// <param name="headDim">Width of a head.</param>
+    /// <param name="config">Where they come from.</param>
+    /// <param name="partial">Whether the family may rotate only the first columns of a head.</param>
     /// <exception cref="InputException">The kind of scaling is not supported.</exception>
-    public static float[] Of(RopeParameters rope, int dim, HfConfig config)
+    public static float[] Of(RopeParameters rope, int headDim, HfConfig config, bool partial = false)
     {
-        if (rope.PartialRotaryFactor != 1)
+        if (rope.PartialRotaryFactor != 1 && !partial)
             throw config.Fail("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, supported is 1");
+        var dim = (int)(headDim * rope.PartialRotaryFactor);
+        if (dim < 2 || dim % 2 != 0)
+            throw config.Fail("head_dim", $"is {headDim}, of which {dim} columns are rotated; rotary embedding needs an even width");
         return rope.Type switch
         {
             "default" => Default(rope.Theta, dim),

@@ -11,7 +11,8 @@ public readonly record struct AttentionMask(bool Causal, int Window);
 /// Attention over packed sequences, tiled with running softmax (Milakov and Gimelshein 2018; Dao et al. 2022). Inputs: q
 /// [tokens, heads·d], k and v [tokens, kvHeads·d], cu_seqlens, key_visible. Outputs: [tokens, heads·d] and log-sum-exp [tokens, heads].
 /// </summary>
-public sealed class AttentionOp(int heads, int kvHeads, int headDim, float scale, AttentionMask mask, float dropout, uint stream) : Op
+public sealed class AttentionOp(
+    int heads, int kvHeads, int headDim, float scale, AttentionMask mask, float dropout, uint stream, float softcap = 0) : Op
 {
     /// <summary>Query heads.</summary>
     public int Heads { get; } = heads;
@@ -33,6 +34,9 @@ public sealed class AttentionOp(int heads, int kvHeads, int headDim, float scale
 
     /// <summary>Number of this dropout within the graph.</summary>
     public uint Stream { get; } = stream;
+
+    /// <summary>Scores s become softcap · tanh(s / softcap); 0 for none.</summary>
+    public float Softcap { get; } = softcap;
 
     /// <inheritdoc/>
     public override string Name => "attention";
@@ -90,7 +94,10 @@ public sealed class AttentionGradOp(AttentionOp forward, bool query, bool key, b
     }
 }
 
-/// <summary>Rotary position embedding (Su et al. 2021) in Hugging Face's half-split layout. Inputs: x, positions, cos, sin.</summary>
+/// <summary>
+/// Rotary position embedding (Su et al. 2021) in Hugging Face's half-split layout. Inputs: x, positions, cos, sin. Where the tables are
+/// narrower than half a head, its last columns pass.
+/// </summary>
 public sealed class RotaryOp(int headDim, bool inverse) : Op
 {
     /// <summary>Width of a head.</summary>

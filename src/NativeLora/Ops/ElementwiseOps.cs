@@ -175,3 +175,46 @@ public sealed class GatedGradOp(ActivationKind kind) : Op
     /// <inheritdoc/>
     public override long Flops(Node node, in BatchSize size) => PerElement(node, size, Kind == ActivationKind.Silu ? 12 : 22);
 }
+
+/// <summary>out = cap · tanh(x / cap): keeps logits within ±cap (Gemma 2).</summary>
+public sealed class SoftcapOp(float cap) : Op
+{
+    /// <summary>The bound.</summary>
+    public float Cap { get; } = cap;
+
+    /// <inheritdoc/>
+    public override string Name => "softcap";
+
+    /// <inheritdoc/>
+    public override bool MayOverwrite(int input) => true;
+
+    /// <inheritdoc/>
+    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, 10);
+
+    /// <inheritdoc/>
+    public override void Backward(Gradients gradients, Node node)
+    {
+        var x = node.Inputs[0]!;
+        if (!gradients.Needs(x))
+            return;
+        var dx = gradients.New($"d.{x.Name}", x.Shape);
+        gradients.Graph.Emit(node.Name, new SoftcapGradOp(Cap), [gradients.Of(node.Output)!, node.Output], dx);
+        gradients.Flow(x, dx);
+    }
+}
+
+/// <summary>dx = dy · (1 - (y / cap)²). Inputs: dy, y.</summary>
+public sealed class SoftcapGradOp(float cap) : Op
+{
+    /// <summary>The bound.</summary>
+    public float Cap { get; } = cap;
+
+    /// <inheritdoc/>
+    public override string Name => "softcap_grad";
+
+    /// <inheritdoc/>
+    public override bool MayOverwrite(int input) => true;
+
+    /// <inheritdoc/>
+    public override long Flops(Node node, in BatchSize size) => PerElement(node, size, 4);
+}

@@ -61,12 +61,16 @@ public sealed class LossGradOp(Op forward) : Op
 /// <summary>
 /// LM head and cross-entropy in one: only rows with a label, in chunks, so that [tokens, vocabulary] logits never exist. As it is the
 /// last op and its upstream gradient is 1, the gradient is made in the same pass. Inputs: h [tokens, hidden], W [vocabulary, hidden],
-/// labels [tokens]. Outputs: loss [1, 1], chunk of logits, chunk of h, and once differentiated dh, and dW where W is trained.
+/// labels [tokens]. Outputs: loss [1, 1], chunk of logits, chunk of h, and once differentiated dh, and dW where W is trained. With a
+/// softcap the chunk of logits has twice the rows: the gradient needs the logits beside it.
 /// </summary>
-public sealed class LmHeadLossOp(int chunk) : Op
+public sealed class LmHeadLossOp(int chunk, float softcap = 0) : Op
 {
     /// <summary>Rows of a chunk.</summary>
     public int Chunk { get; } = chunk;
+
+    /// <summary>Logits x become softcap · tanh(x / softcap); 0 for none.</summary>
+    public float Softcap { get; } = softcap;
 
     /// <summary>Whether dh is an output.</summary>
     public bool InputGradient { get; init; }
@@ -96,7 +100,7 @@ public sealed class LmHeadLossOp(int chunk) : Op
         var first = true;
         if (trained)
             outputs.Add(gradients.Graph.ParameterGradient(weight, out first));
-        node.Replace(new LmHeadLossOp(Chunk) { InputGradient = input, WeightGradient = trained, Adds = !first }, [.. outputs]);
+        node.Replace(new LmHeadLossOp(Chunk, Softcap) { InputGradient = input, WeightGradient = trained, Adds = !first }, [.. outputs]);
         if (input)
             gradients.Flow(h, outputs[3]);
     }

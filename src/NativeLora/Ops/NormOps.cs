@@ -28,7 +28,10 @@ public sealed class LayerNormOp(float epsilon) : Op
         NormGradOp.Emit(gradients, node, new NormGradOp(this), node.Inputs[2]);
 }
 
-/// <summary>RMSNorm (Zhang and Sennrich 2019): y = x / √(mean(x²) + ε) · w, or · (1 + w). Inputs: x [rows, n], w [1, n].</summary>
+/// <summary>
+/// RMSNorm (Zhang and Sennrich 2019): y = x / √(mean(x²) + ε) · w, or · (1 + w). Inputs: x [rows, n], w [1, n]; or x [rows, groups·n],
+/// of which each group, such as a head, is normalised by itself.
+/// </summary>
 public sealed class RmsNormOp(float epsilon, bool addOne) : Op
 {
     /// <summary>ε.</summary>
@@ -36,6 +39,9 @@ public sealed class RmsNormOp(float epsilon, bool addOne) : Op
 
     /// <summary>Whether the weight is added to 1 (Gemma).</summary>
     public bool AddOne { get; } = addOne;
+
+    /// <summary>Width of a group, and groups of a row.</summary>
+    internal static (int Width, int Count) Groups(Tensor x, Tensor weight) => (weight.Shape.Columns, x.Shape.Columns / weight.Shape.Columns);
 
     /// <inheritdoc/>
     public override string Name => "rms_norm";

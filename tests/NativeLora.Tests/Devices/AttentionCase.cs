@@ -14,6 +14,7 @@ internal sealed unsafe class AttentionCase
     public float Scale;
     public bool Causal;
     public int Window;
+    public float Softcap;
     public int[]? KeyVisible;
     public float Dropout;
     public float[] Q = [], K = [], V = [], DOut = [];
@@ -55,6 +56,7 @@ internal sealed unsafe class AttentionCase
         Scale = Scale,
         Causal = Causal,
         Window = Window,
+        Softcap = Softcap,
         Dropout = Dropout,
         Seed = 77,
         Stream = 5,
@@ -106,7 +108,7 @@ internal sealed unsafe class AttentionCase
         kernel.CuSeqlens = cuSeqlens;
         kernel.KeyVisible = visible;
         (kernel.Heads, kernel.KvHeads, kernel.HeadDim, kernel.Scale) = (Heads, KvHeads, HeadDim, Scale);
-        (kernel.Causal, kernel.Window, kernel.Dropout) = (Causal, Window, Dropout);
+        (kernel.Causal, kernel.Window, kernel.Dropout, kernel.Softcap) = (Causal, Window, Dropout, Softcap);
         (kernel.Seed, kernel.Stream, kernel.Step) = (77, 5, 3);
     }
 

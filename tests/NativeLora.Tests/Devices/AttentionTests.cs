@@ -97,6 +97,19 @@ public unsafe class AttentionTests
     }
 
     [Theory]
+    [InlineData(false, 0, 1.5f, 0f)]
+    [InlineData(true, 0, 1.5f, 0f)]
+    [InlineData(true, 20, 0.7f, 0f)]
+    [InlineData(false, 9, 50f, 0.2f)]
+    public void CappedScores(bool causal, int window, float softcap, float dropout)
+    {
+        var random = new Random(4);
+        var one = new AttentionCase([3, 70, 0, 141], 4, 2, 18, size: 2) { Causal = causal, Window = window, Softcap = softcap, Dropout = dropout };
+        one.KeyVisible = Enumerable.Range(0, one.Tokens).Select(_ => random.Next(3) == 0 ? 0 : 1).ToArray();
+        one.Check();
+    }
+
+    [Theory]
     [InlineData(64, 100)]
     [InlineData(64, -100)]
     [InlineData(8, 4)]
@@ -232,9 +245,10 @@ public unsafe class AttentionTests
     [InlineData(true, 3, 0f)]
     [InlineData(false, 4, 0f)]
     [InlineData(true, 0, 0.3f)]
-    public void TheReferenceAgreesWithFiniteDifferences(bool causal, int window, float dropout)
+    [InlineData(true, 3, 0f, 0.9f)]
+    public void TheReferenceAgreesWithFiniteDifferences(bool causal, int window, float dropout, float softcap = 0)
     {
-        var one = new AttentionCase([4, 0, 7], 4, 2, 3) { Causal = causal, Window = window, Dropout = dropout };
+        var one = new AttentionCase([4, 0, 7], 4, 2, 3) { Causal = causal, Window = window, Dropout = dropout, Softcap = softcap };
         one.KeyVisible = [1, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1];
         var reference = one.Reference();
         var dOut = AttentionCase.Doubles(one.DOut);

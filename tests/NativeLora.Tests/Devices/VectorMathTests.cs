@@ -44,6 +44,37 @@ public class VectorMathTests
         Assert.InRange(Exp(bits, 88.7f), (float)Math.Exp(88.7f) * (1 - 4e-7f), (float)Math.Exp(88.7f) * (1 + 4e-7f));
     }
 
+    [Theory]
+    [InlineData(128)]
+    [InlineData(256)]
+    [InlineData(512)]
+    public void TanhIsWithinTwoUlp(int bits)
+    {
+        var random = new Random(8);
+        for (var i = 0; i < 200_000; i++)
+        {
+            var x = (float)((random.NextDouble() * 2 - 1) * Math.Pow(10, random.NextDouble() * 6 - 4.7));
+            var exact = Math.Tanh(x);
+            var unit = MathF.BitIncrement(Math.Abs((float)exact)) - Math.Abs((float)exact);
+            if (!(Math.Abs(Tanh(bits, x) - exact) <= 2.0 * unit))
+                Assert.Fail($"tanh({x:R}) is {Tanh(bits, x):R}, expected {exact:R}");
+        }
+        Assert.Equal(0f, Tanh(bits, 0f));
+        Assert.Equal(1f, Tanh(bits, 30f));
+        Assert.Equal(1f, Tanh(bits, float.PositiveInfinity));
+        Assert.Equal(-1f, Tanh(bits, float.NegativeInfinity));
+        Assert.Equal(-1f, Tanh(bits, float.MinValue));
+        Assert.True(float.IsNaN(Tanh(bits, float.NaN)));
+    }
+
+    // As below.
+    private static float Tanh(int bits, float x) => bits switch
+    {
+        128 => VectorMath.Tanh(Vector128<float>.One.WithElement(2, x))[2],
+        256 => VectorMath.Tanh(Vector256<float>.One.WithElement(5, x))[5],
+        _ => VectorMath.Tanh(Vector512<float>.One.WithElement(11, x))[11],
+    };
+
     private static float Exp(int bits, float x)
     {
         // Another number in the other lanes: every lane stands for itself.

@@ -48,6 +48,18 @@ public class ModelGradientTests
         ["llama embeddings in full"] = ("llama", Lora(["gate_proj"], layers: [3], saved: ["embed_tokens"]), false),
     };
 
+    static ModelGradientTests()
+    {
+        foreach (var kind in TinyModel.Decoders)
+        {
+            Cases[$"{kind} in full with dropout"] = (kind, null, true);
+            Cases[$"{kind} all-linear"] = (kind, Lora(null), false);
+        }
+        Cases["gemma2 one layer"] = ("gemma2", Lora(["q_proj"], layers: [1]), false);
+        Cases["phi3 fused projections with dropout"] = ("phi3", Lora(["qkv_proj", "gate_up_proj"], dropout: 0.2, layers: [0, 2]), true);
+        Cases["qwen3 norm of the heads in full"] = ("qwen3", Lora(["k_proj"], layers: [3], saved: ["model.layers.1.self_attn.k_norm"]), false);
+    }
+
     public static TheoryData<string> Names => [.. Cases.Keys];
 
     /// <summary>init_lora_weights false: B is not 0, so that A has a gradient.</summary>
@@ -81,7 +93,9 @@ public class ModelGradientTests
         var (backward, _) = model.Build(options, training: true, backward: true);
         var (forward, _) = model.Build(options, training: true);
         var settings = new RunSettings(0.25f, false, Seed: 77, Step: 5);
-        DirectionalDerivatives.Check(device, backward, forward, pretrained.Weights, model.Parameters, batch, settings);
+        // Unscaled angles, narrow windows and bounds make the decoders' losses bend: at the usual step the differences are off by percents.
+        var stepFactor = TinyModel.Decoders.Contains(kind) ? 0.25 : 1;
+        DirectionalDerivatives.Check(device, backward, forward, pretrained.Weights, model.Parameters, batch, settings, stepFactor: stepFactor);
     }
 
     [Theory]

@@ -84,25 +84,6 @@ public class SmallGraphGradientTests
         g.SquaredError(g.Gather("pooled", g.Linear("two", g.Activate(kind, g.Linear("one", Embed(g), Width)), 1))), Batch(3, 4));
 
     [Theory]
-    [InlineData(ActivationKind.Silu)]
-    [InlineData(ActivationKind.Gelu)]
-    [InlineData(ActivationKind.GeluTanh)]
-    public void AGatedFusedProjection(ActivationKind kind) => Check(Trainables.Everything, g =>
-    {
-        var halves = g.Split(g.Linear("one", Embed(g), 2 * Width), ("gate", Width), ("up", Width));
-        g.SquaredError(g.Gather("pooled", g.Linear("two", g.Gated(kind, halves[0], halves[1]), 1)));
-    }, Batch(3, 4));
-
-    [Fact]
-    public void PartsThatAreUsedTwiceOrNotAtAll() => Check(Trainables.Everything, g =>
-    {
-        var x = g.Linear("one", Embed(g), Width + 8);
-        var parts = g.Split(x, ("first", 3), ("unused", 5), ("last", Width));
-        var y = g.Add(parts[2], g.Linear("two", g.Add(parts[0], parts[0]), Width));
-        g.SquaredError(g.Gather("pooled", g.Linear("out", g.Add(y, g.Linear("three", x, Width)), 1)));
-    }, Batch(3, 4));
-
-    [Theory]
     [InlineData(false)]
     [InlineData(true)]
     public void ANormWithoutBias(bool bias) => Check(Trainables.Everything, g =>
@@ -165,13 +146,88 @@ public class SmallGraphGradientTests
         g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
     }, Batch(9, 1, 12), training: true);
 
-    private static void LmLoss(Graph g, int chunk)
+    [Theory]
+    [InlineData(true, 0)]
+    [InlineData(true, 3)]
+    [InlineData(false, 4)]
+    public void CappedAttention(bool causal, int window) => Check(Trainables.Everything, g =>
+    {
+        var x = Embed(g);
+        var (q, k, v) = (g.Linear("q", x, 24), g.Linear("k", x, 12), g.Linear("v", x, 12));
+        x = g.Attention("attention", q, k, v, 4, 6, new AttentionMask(causal, window), 0.1f, scale: 0.4f, softcap: 1.2f);
+        g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
+    }, Batch(9, 1, 12), training: true);
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void NormOfEachHead(bool addOne) => Check(Trainables.Everything, g =>
+    {
+        var x = g.Linear("one", Embed(g), 4 * 6);
+        x = g.Add(g.RmsNorm("heads", x, 1e-5f, addOne, groupWidth: 6), x);
+        g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
+    }, Batch(9, 1, 12));
+
+    [Theory]
+    [InlineData(ActivationKind.Silu)]
+    [InlineData(ActivationKind.Gelu)]
+    [InlineData(ActivationKind.GeluTanh)]
+    public void GatedHalvesOfAFusedProjection(ActivationKind kind) => Check(Trainables.Everything, g =>
+    {
+        // The last part is used twice, the middle one not at all: its columns get zeros.
+        var parts = g.Split(g.Linear("fused", Embed(g), 2 * Width + 5), ("gate", Width), ("unused", 5), ("up", Width));
+        var x = g.Add(g.Gated(kind, parts[0], parts[2]), parts[2]);
+        g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
+    }, Batch(3, 6));
+
+    [Fact]
+    public void PartsThatDoNotFitAreRefused()
+    {
+        var g = new Graph(Trainables.None);
+        var x = g.Linear("fused", Embed(g), 10);
+        Assert.Throws<ArgumentException>(() => g.Split(x, ("a", 4), ("b", 5)));
+        Assert.Throws<ArgumentException>(() => g.RmsNorm("norm", x, 1e-5f, groupWidth: 4));
+    }
+
+    [Fact]
+    public void Softcap() => Check(Trainables.Everything, g =>
+        g.CrossEntropy(g.Softcap(g.Linear("two", g.Gather("pooled", g.Linear("one", Embed(g), Width)), Classes), 1.5f), g.ClassLabels), Batch(4, 7, 2));
+
+    [Theory]
+    [InlineData(4)]
+    [InlineData(64)]
+    public void LmHeadWithCappedLogits(int chunk) => Check(Trainables.Everything, g => LmLoss(g, chunk, softcap: 0.8f), Batch(9, 1, 12));
+
+    /// <summary>The head in chunks and the ops one by one are two ways to the same loss.</summary>
+    [Theory]
+    [InlineData(0f)]
+    [InlineData(0.8f)]
+    public void LmHeadInChunksIsProductCapAndCrossEntropy(float softcap)
+    {
+        using var device = new CpuDevice(1);
+        using var weights = new ModelWeights(device, 0.4f, 9);
+        float Loss(Action<Graph> build)
+        {
+            var graph = new Graph(Trainables.Everything);
+            build(graph);
+            using var parameters = Parameters(device, graph);
+            using var session = new Session(device, MemoryPlan.For(graph, BatchSize.Of(2, 10)), weights, parameters);
+            session.Load(Batch(8, 9));
+            session.Run();
+            return session.Read(graph.Loss!)[0];
+        }
+        var chunks = Loss(g => LmLoss(g, 4, softcap));
+        var single = Loss(g => g.CrossEntropy(g.Softcap(g.LmHead("head", g.Linear("one", Embed(g), Width), "head.weight", Vocabulary), softcap), g.Labels));
+        Assert.Equal(single, chunks, 1e-6f * single);
+    }
+
+    private static void LmLoss(Graph g, int chunk, float softcap = 0)
     {
         var h = g.Linear("one", Embed(g), Width);
         var weight = g.Weight("head.weight", Shape.Fixed(Vocabulary, Width));
         g.Loss = g.Keep(g.New("loss", Shape.Fixed(1, 1)));
-        g.Emit("head", new LmHeadLossOp(chunk), [h, weight, g.Labels], g.Loss,
-            g.New("logits", Shape.Fixed(chunk, Vocabulary), TensorCategory.Workspace),
+        g.Emit("head", new LmHeadLossOp(chunk, softcap), [h, weight, g.Labels], g.Loss,
+            g.New("logits", Shape.Fixed(softcap > 0 ? 2 * chunk : chunk, Vocabulary), TensorCategory.Workspace),
             g.New("rows", Shape.Fixed(chunk, Width), TensorCategory.Workspace));
     }
 

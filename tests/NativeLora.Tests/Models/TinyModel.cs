@@ -15,7 +15,7 @@ internal sealed class TinyModel : IDisposable
     private readonly TemporaryFolder _folder = new();
 
     /// <summary>Writes config.json and model.safetensors.</summary>
-    /// <param name="kind">One of <see cref="Kinds"/>.</param>
+    /// <param name="kind">One of <see cref="Kinds"/> or <see cref="Decoders"/>.</param>
     /// <param name="seed">Seed of the weights.</param>
     /// <param name="edit">Changes to the config.</param>
     /// <param name="type">Type of all tensors in the file.</param>
@@ -37,12 +37,18 @@ internal sealed class TinyModel : IDisposable
     /// <summary>All kinds.</summary>
     public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "llama", "llama-tied", "distilbert", "modernbert", "modernbert-mean", "gpt2"];
 
+    /// <summary>Decoders beside Llama's language model.</summary>
+    public static IReadOnlyList<string> Decoders { get; } =
+        ["llama-cls", "llama-score", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi3"];
+
     /// <summary>The architecture, made of the config alone.</summary>
     public Model Model { get; }
 
     public string Folder => _folder.Path;
 
-    public static ModelHead Head(Model model) => model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+    public static ModelHead Head(Model model) =>
+        model.IsEncoder || model.Config.Architectures.Any(a => a.EndsWith("Classification", StringComparison.Ordinal))
+            ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
 
     public PretrainedModel Open(Device device, PretrainedOptions? options = null) => PretrainedModel.Open(Folder, device, options);
 
@@ -60,6 +66,7 @@ internal sealed class TinyModel : IDisposable
             "modernbert" => ModernBert("cls"),
             "modernbert-mean" => ModernBert("mean"),
             "gpt2" => Gpt2(),
+            _ when Decoders.Contains(kind) => OtherDecoder(kind),
             _ => throw new ArgumentException(kind, nameof(kind)),
         };
         edit?.Invoke(json);
@@ -198,6 +205,32 @@ internal sealed class TinyModel : IDisposable
         ["attn_pdrop"] = 0.2,
         ["scale_attn_by_inverse_layer_idx"] = true,
     };
+
+    private static JsonObject OtherDecoder(string kind)
+    {
+        var json = Decoder(tied: kind.StartsWith("gemma", StringComparison.Ordinal));
+        json.Remove("rope_scaling");
+        if (kind.StartsWith("llama", StringComparison.Ordinal))
+        {
+            json["architectures"] = new JsonArray("LlamaForSequenceClassification");
+            json["num_labels"] = kind == "llama-cls" ? 3 : 1;
+            return json;
+        }
+        json["model_type"] = kind;
+        json["attention_bias"] = kind is "qwen3" or "gemma2";
+        json["sliding_window"] = 3;
+        json["use_sliding_window"] = true;
+        json["max_window_layers"] = 2;
+        json["sliding_window_pattern"] = 3;
+        if (kind.StartsWith("gemma", StringComparison.Ordinal))
+            json["hidden_act"] = "gelu_pytorch_tanh";
+        if (kind == "gemma2")
+            (json["attn_logit_softcapping"], json["final_logit_softcapping"]) = (1.5, 2.0);
+        if (kind == "phi3")
+            (json["resid_pdrop"], json["partial_rotary_factor"]) = (0.1, 0.7);
+        json["query_pre_attn_scalar"] = 9;
+        return json;
+    }
 
     private static JsonObject Decoder(bool tied) => new()
     {

@@ -4,7 +4,8 @@ namespace NativeLora.Devices.Cpu;
 
 /// <summary>
 /// Gradients of <see cref="AttentionForward"/>. With D = rowsum(dOut * Out), P = exp(S - Lse) and the dropout factors M:
-/// dV = (P * M)ᵀ dOut, dS = P * (M * (dOut Vᵀ) - D), dQ = Scale dS K, dK = Scale dSᵀ Q. Stores; a null output is not computed.
+/// dV = (P * M)ᵀ dOut, dS = P * (M * (dOut Vᵀ) - D), dQ = Scale dS K, dK = Scale dSᵀ Q; capped scores S turn dS into
+/// dS * (1 - (S / Softcap)²). Stores; a null output is not computed.
 /// </summary>
 /// <remarks>
 /// Every element is summed tile by tile in one order: dQ over ascending key tiles, dK and dV over the heads of the group and then
@@ -204,6 +205,7 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         var diagonal = OnDiagonal(queries, keys);
         var scores = querySum != null || keySum != null;
         ScoreProduct<VF, W>(K + at, (int)kvWidth, work.Turned, work.Weights, keys.Count, columns, HeadDim, diagonal);
+        Cap<VF, W>(work.Weights, columns, keys.Count, diagonal);
         Hide(work.Weights, columns, queries, keys);
         if (scores)
             ScoreProduct<VF, W>(V + at, (int)kvWidth, work.TurnedGradient, work.Scores, keys.Count, columns, HeadDim, diagonal);
@@ -211,7 +213,7 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
             FillDropout(work.Mask, columns, queries, keys, head);
         for (var c = 0; c < columns; c += W.Count)
             Differentiate<VF, W>(work.Weights + c, scores ? work.Scores + c : null, Dropout > 0f ? work.Mask + c : null, columns,
-                KeysOf(c, keys.Count, diagonal), work.Lse + c, work.Dot + c, Scale);
+                KeysOf(c, keys.Count, diagonal), work.Lse + c, work.Dot + c, Scale, Softcap);
         if (valueSum != null)
             KeyProduct<VF, W>(work.Weights, columns, work.Gradient, padded, valueSum, stride, keys.Count, queries.Count, diagonal);
         if (keySum != null)
@@ -225,15 +227,18 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
 
     // One vector of queries: scores to (dropped) weights, the gradients of the weights to those of the unscaled scores.
     private static void Differentiate<VF, W>(float* weights, float* scores, float* mask, int columns, int keys,
-        float* lse, float* dot, float scale)
+        float* lse, float* dot, float scale, float softcap)
         where VF : struct where W : struct, ITileLanes<VF>
     {
         var l = W.Load(lse);
         var d = W.Load(dot);
         var s = W.Broadcast(scale);
+        // A hidden score is -inf: it counts as one at the bound, whose slope is 0.
+        VF lowest = W.Broadcast(-softcap), inverse = W.Broadcast(1f / softcap), one = W.Broadcast(1f);
         for (var j = 0; j < keys; j++)
         {
-            var p = W.Exp(W.Subtract(W.Load(weights), l));
+            var score = W.Load(weights);
+            var p = W.Exp(W.Subtract(score, l));
             var kept = p;
             if (mask != null)
                 kept = W.Multiply(p, W.Load(mask));
@@ -242,7 +247,13 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
                 var g = W.Load(scores);
                 if (mask != null)
                     g = W.Multiply(g, W.Load(mask));
-                W.Store(W.Multiply(W.Multiply(p, s), W.Subtract(g, d)), scores);
+                g = W.Multiply(W.Multiply(p, s), W.Subtract(g, d));
+                if (softcap > 0f)
+                {
+                    var t = W.Multiply(W.Max(score, lowest), inverse);
+                    g = W.Multiply(g, W.Subtract(one, W.Multiply(t, t)));
+                }
+                W.Store(g, scores);
                 scores += columns;
             }
             W.Store(kept, weights);

@@ -1,8 +1,8 @@
 namespace NativeLora.Devices.Cpu;
 
 /// <summary>
-/// softmax(Scale Q Kᵀ) V by tiles with a running softmax, over (sequence, query tile, head). Stores Out [tokens, Heads * HeadDim]
-/// and Lse [tokens, Heads], the log-sum-exp of the scaled scores before dropout; a query that sees no key gets 0 and -inf.
+/// softmax(cap(Scale Q Kᵀ)) V by tiles with a running softmax, over (sequence, query tile, head). Stores Out [tokens, Heads * HeadDim]
+/// and Lse [tokens, Heads], the log-sum-exp of the scores before dropout; a query that sees no key gets 0 and -inf.
 /// </summary>
 internal sealed unsafe class AttentionForward : AttentionKernel
 {
@@ -53,6 +53,7 @@ internal sealed unsafe class AttentionForward : AttentionKernel
             var diagonal = OnDiagonal(queries, keys);
             var at = keys.Token * kvWidth + kvHead * HeadDim;
             ScoreProduct<VF, W>(K + at, (int)kvWidth, turned, scores, keys.Count, columns, HeadDim, diagonal);
+            Cap<VF, W>(scores, columns, keys.Count, diagonal);
             Hide(scores, columns, queries, keys);
             if (Dropout > 0f)
                 FillDropout(mask, columns, queries, keys, head);

@@ -31,6 +31,9 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
     /// <summary>0: none. Causal: key k is visible to query q if k > q - Window. Bidirectional: if |q - k| &lt;= Window / 2.</summary>
     public int Window;
 
+    /// <summary>Scores become Softcap · tanh(score / Softcap); 0: none.</summary>
+    public float Softcap;
+
     /// <summary>Drop probability of attention weights; the mask is that of <see cref="Philox"/>.</summary>
     public float Dropout;
     public ulong Seed;
@@ -103,6 +106,7 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(Heads, KvHeads);
         ArgumentOutOfRangeException.ThrowIfNotEqual(Heads % KvHeads, 0, nameof(Heads));
         ArgumentOutOfRangeException.ThrowIfNegative(Window);
+        ArgumentOutOfRangeException.ThrowIfNegative(Softcap);
         if (!(Dropout is >= 0f and < 1f))
             throw new ArgumentOutOfRangeException(nameof(Dropout), Dropout, "from 0 to below 1");
         for (var s = 0; s < sequences; s++)
@@ -206,6 +210,19 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
         for (var j = 0; j < keys; j += Tile.Pad)
             TileProduct.Run<VF, W, RowOrder>(tile + j * columns + j, columns, right + j * padded, padded, to + (nint)j * stride, stride,
                 Math.Min(Tile.Pad, keys - j), padded, queries - j, true);
+    }
+
+    /// <summary>Caps the scores of a tile [keys, columns], before a mask hides some.</summary>
+    private protected void Cap<VF, W>(float* tile, int columns, int keys, bool diagonal)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        if (Softcap == 0f)
+            return;
+        var cap = W.Broadcast(Softcap);
+        var inverse = W.Broadcast(1f / Softcap);
+        for (var c = 0; c < columns; c += W.Count)
+            for (var j = 0; j < KeysOf(c, keys, diagonal); j++)
+                W.Store(W.Multiply(cap, W.Tanh(W.Multiply(W.Load(tile + j * columns + c), inverse))), tile + j * columns + c);
     }
 
     /// <summary>Keys of a tile that the queries from column <paramref name="column"/> on may see.</summary>

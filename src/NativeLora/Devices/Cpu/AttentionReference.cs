@@ -10,6 +10,7 @@ internal sealed class AttentionReference
     public required double Scale;
     public bool Causal;
     public int Window;
+    public double Softcap;
     public float Dropout;
     public ulong Seed;
     public uint Stream, Step;
@@ -42,6 +43,7 @@ internal sealed class AttentionReference
         {
             Weights(start, length, i, head, weights);
             var q = QueryAt(start + i, head);
+            var slopes = Slopes(start, length, i, head);
             var dWeights = new double[length];
             double dot = 0;
             for (var j = 0; j < length; j++)
@@ -58,7 +60,7 @@ internal sealed class AttentionReference
             for (var j = 0; j < length; j++)
             {
                 var k = KeyAt(start + j, head);
-                var dScore = weights[j] * (dWeights[j] - dot) * Scale;
+                var dScore = weights[j] * (dWeights[j] - dot) * Scale * slopes[j];
                 for (var d = 0; d < HeadDim; d++)
                 {
                     dq[q + d] += dScore * K[k + d];
@@ -102,10 +104,9 @@ internal sealed class AttentionReference
             var score = double.NegativeInfinity;
             if (Sees(start, i, j))
             {
-                score = 0;
-                for (var d = 0; d < HeadDim; d++)
-                    score += Q[QueryAt(start + i, head) + d] * K[KeyAt(start + j, head) + d];
-                score *= Scale;
+                score = Score(start, i, j, head);
+                if (Softcap > 0)
+                    score = Softcap * Math.Tanh(score / Softcap);
             }
             weights[j] = score;
             top = Math.Max(top, score);
@@ -122,6 +123,18 @@ internal sealed class AttentionReference
             weights[j] /= sum;
         return top + Math.Log(sum);
     }
+
+    private double Score(int start, int i, int j, int head)
+    {
+        double score = 0;
+        for (var d = 0; d < HeadDim; d++)
+            score += Q[QueryAt(start + i, head) + d] * K[KeyAt(start + j, head) + d];
+        return score * Scale;
+    }
+
+    // Of the capped scores by the scores: 1 / cosh².
+    private double[] Slopes(int start, int length, int i, int head) =>
+        [.. Enumerable.Range(0, length).Select(j => Softcap > 0 ? Math.Pow(Math.Cosh(Score(start, i, j, head) / Softcap), -2) : 1)];
 
     private double Factor(int start, int i, int j, int head)
     {

@@ -75,8 +75,9 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 }
             case RmsNormOp op:
                 {
-                    var k = new RmsNormForward(_threads, columns, op.Epsilon, op.AddOne ? 1 : 0) { Input = F(inputs[0]), Weight = F(inputs[1]), Output = F(output) };
-                    return Do(output, (_, rows) => k.Execute(rows));
+                    var (width, groups) = RmsNormOp.Groups(inputs[0]!, inputs[1]!);
+                    var k = new RmsNormForward(_threads, width, op.Epsilon, op.AddOne ? 1 : 0) { Input = F(inputs[0]), Weight = F(inputs[1]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows * groups));
                 }
             case NormGradOp op:
                 return BindNormGrad(node, op, at, capacity);
@@ -134,9 +135,19 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 };
             case SplitOp or JoinOp:
                 return BindColumns(node, at);
+            case SoftcapOp op:
+                {
+                    var k = new SoftcapForward(_threads, columns, op.Cap) { Input = F(inputs[0]), Output = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
+            case SoftcapGradOp op:
+                {
+                    var k = new SoftcapBackward(_threads, columns, op.Cap) { Gradient = F(inputs[0]), Output = F(inputs[1]), InputGradient = F(output) };
+                    return Do(output, (_, rows) => k.Execute(rows));
+                }
             case RotaryOp op:
                 {
-                    var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, op.HeadDim)
+                    var k = new Rotary(_threads, columns / op.HeadDim, op.HeadDim, 2 * inputs[2]!.Shape.Columns)
                     {
                         Input = F(inputs[0]),
                         Positions = I(inputs[1]),
@@ -316,7 +327,8 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 }
             case RmsNormOp norm:
                 {
-                    var k = new RmsNormBackward(_threads, x.Shape.Columns, norm.Epsilon, rows, op.Parameters, norm.AddOne ? 1 : 0)
+                    var (width, groups) = RmsNormOp.Groups(x, node.Inputs[2]!);
+                    var k = new RmsNormBackward(_threads, width, norm.Epsilon, rows * groups, op.Parameters, norm.AddOne ? 1 : 0)
                     {
                         Gradient = dy,
                         Input = F(x),
@@ -329,7 +341,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     return Do(x, (s, r) =>
                     {
                         k.Accumulate = op.Adds || s.AccumulateGradients;
-                        k.Execute(r);
+                        k.Execute(r * groups);
                     });
                 }
             default:
@@ -402,7 +414,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         k.CuSeqlens = (int*)at.CuSeqlens;
         k.KeyVisible = (int*)at.Visible;
         (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.KvHeads, op.HeadDim, op.Scale);
-        (k.Causal, k.Window, k.Dropout) = (op.Mask.Causal, op.Mask.Window, op.Dropout);
+        (k.Causal, k.Window, k.Dropout, k.Softcap) = (op.Mask.Causal, op.Mask.Window, op.Dropout, op.Softcap);
         (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
     }
 

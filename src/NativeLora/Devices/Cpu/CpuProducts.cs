@@ -108,8 +108,10 @@ internal sealed unsafe partial class CpuBinder
         private readonly LmHeadLossOp _op;
         private readonly LossScratch _scratch;
         private readonly CrossEntropy _loss;
+        private readonly SoftcapForward? _cap;
+        private readonly SoftcapBackward? _capBackward;
         private readonly int _hidden, _vocabulary;
-        private readonly float* _h, _logits, _rows, _dh, _dw, _result;
+        private readonly float* _h, _logits, _gradient, _rows, _dh, _dw, _result;
         private readonly int* _labels;
         private readonly GemmMatrix _weight;
 
@@ -127,11 +129,18 @@ internal sealed unsafe partial class CpuBinder
             _dw = op.WeightGradient ? (float*)at.Of(node.Outputs[^1]) : null;
             _weight = new GemmMatrix((void*)at.Of(weight), _hidden, false, weight.Type);
             var gradient = op.InputGradient || op.WeightGradient;
+            _gradient = _logits;
+            if (op.Softcap > 0)
+            {
+                _gradient = _logits + (long)op.Chunk * _vocabulary;
+                _cap = new SoftcapForward(binder._threads, _vocabulary, op.Softcap) { Input = _logits, Output = _logits };
+                _capBackward = new SoftcapBackward(binder._threads, _vocabulary, op.Softcap) { Output = _logits, Gradient = _gradient, InputGradient = _gradient };
+            }
             _loss = new CrossEntropy(binder._threads, _vocabulary)
             {
                 Logits = _logits,
                 Labels = scratch.Labels,
-                LogitsGradient = gradient ? _logits : null,
+                LogitsGradient = gradient ? _gradient : null,
                 RowLosses = scratch.RowLosses,
             };
         }
@@ -158,7 +167,7 @@ internal sealed unsafe partial class CpuBinder
             for (var r = 0; r < rows; r++)
                 Row(_h, _scratch.Index[first + r]).CopyTo(Row(_rows, r));
             var hidden = new GemmMatrix(_rows, _hidden);
-            var logits = new GemmMatrix(_logits, _vocabulary);
+            var gradient = new GemmMatrix(_gradient, _vocabulary);
             _gemm.Run(new GemmArgs
             {
                 M = rows,
@@ -169,7 +178,10 @@ internal sealed unsafe partial class CpuBinder
                 C = _logits,
                 CStride = _vocabulary,
             });
+            _cap?.Execute(rows);
             _loss.ExecuteChunk(first, rows);
+            if (_loss.LogitsGradient != null)
+                _capBackward?.Execute(rows);
             if (_dw is not null)
             {
                 _gemm.Run(new GemmArgs
@@ -177,7 +189,7 @@ internal sealed unsafe partial class CpuBinder
                     M = _vocabulary,
                     N = _hidden,
                     K = rows,
-                    A = logits.Transpose(),
+                    A = gradient.Transpose(),
                     B = hidden,
                     Addend = add ? _dw : null,
                     AddendStride = _hidden,
@@ -187,7 +199,7 @@ internal sealed unsafe partial class CpuBinder
             }
             if (_dh is null)
                 return;
-            _gemm.Run(new GemmArgs { M = rows, N = _hidden, K = _vocabulary, A = logits, B = _weight, C = _rows, CStride = _hidden });
+            _gemm.Run(new GemmArgs { M = rows, N = _hidden, K = _vocabulary, A = gradient, B = _weight, C = _rows, CStride = _hidden });
             for (var r = 0; r < rows; r++)
                 Row(_rows, r).CopyTo(Row(_dh, _scratch.Index[first + r]));
         }

@@ -26,6 +26,7 @@ internal unsafe interface ITileLanes<V> where V : struct
     static abstract V Multiply(V a, V b);
     static abstract V Max(V a, V b);
     static abstract V Exp(V a);
+    static abstract V Tanh(V a);
 
     /// <summary>0 where <paramref name="a"/> is -inf, else <paramref name="a"/>.</summary>
     static abstract V ZeroIfNegativeInfinity(V a);
@@ -64,6 +65,9 @@ internal readonly unsafe struct TileLanes512 : ITileLanes<Vector512<float>>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> Exp(Vector512<float> a) => VectorMath.Exp(a);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<float> Tanh(Vector512<float> a) => VectorMath.Tanh(a);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> ZeroIfNegativeInfinity(Vector512<float> a) =>
@@ -107,6 +111,9 @@ internal readonly unsafe struct TileLanes256 : ITileLanes<Vector256<float>>
     public static Vector256<float> Exp(Vector256<float> a) => VectorMath.Exp(a);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector256<float> Tanh(Vector256<float> a) => VectorMath.Tanh(a);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector256<float> ZeroIfNegativeInfinity(Vector256<float> a) =>
         Vector256.ConditionalSelect(Vector256.Equals(a, Vector256.Create(float.NegativeInfinity)), Vector256<float>.Zero, a);
 
@@ -146,6 +153,9 @@ internal readonly unsafe struct TileLanes128 : ITileLanes<Vector128<float>>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> Exp(Vector128<float> a) => VectorMath.Exp(a);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<float> Tanh(Vector128<float> a) => VectorMath.Tanh(a);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> ZeroIfNegativeInfinity(Vector128<float> a) =>

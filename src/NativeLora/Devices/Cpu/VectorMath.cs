@@ -23,6 +23,13 @@ internal static class VectorMath
     private const float C3 = 1.6666665459e-1f;
     private const float C2 = 5.0000001201e-1f;
 
+    // tanh x = x + x³ (T3 + x² (T5 + …)) below 0.625.
+    private const float T11 = -5.70498872745e-3f;
+    private const float T9 = 2.06390887954e-2f;
+    private const float T7 = -5.37397155531e-2f;
+    private const float T5 = 1.33314422036e-1f;
+    private const float T3 = -3.33332819422e-1f;
+
     /// <summary>Bits of the widest vectors that this machine runs well: 512, 256 or 128.</summary>
     public static int WidestBits => Vector512.IsHardwareAccelerated ? 512 : Vector256.IsHardwareAccelerated ? 256 : 128;
 
@@ -92,5 +99,53 @@ internal static class VectorMath
         var half = whole >> 1;
         var bias = Vector128.Create(127);
         return p * ((half + bias) << 23).AsSingle() * ((whole - half + bias) << 23).AsSingle();
+    }
+
+    /// <summary>tanh of every lane: a polynomial near zero, 1 - 2/(e^2|x| + 1) elsewhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<float> Tanh(Vector512<float> x)
+    {
+        var magnitude = Vector512.Abs(x);
+        var square = magnitude * magnitude;
+        var p = Vector512.MultiplyAddEstimate(Vector512.Create(T11), square, Vector512.Create(T9));
+        p = Vector512.MultiplyAddEstimate(p, square, Vector512.Create(T7));
+        p = Vector512.MultiplyAddEstimate(p, square, Vector512.Create(T5));
+        p = Vector512.MultiplyAddEstimate(p, square, Vector512.Create(T3));
+        var near = Vector512.MultiplyAddEstimate(p * square, magnitude, magnitude);
+        var far = Vector512<float>.One - Vector512.Create(2f) / (Exp(magnitude + magnitude) + Vector512<float>.One);
+        var result = Vector512.ConditionalSelect(Vector512.LessThan(magnitude, Vector512.Create(0.625f)), near, far);
+        return Vector512.CopySign(result, x);
+    }
+
+    /// <summary>tanh of every lane: a polynomial near zero, 1 - 2/(e^2|x| + 1) elsewhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector256<float> Tanh(Vector256<float> x)
+    {
+        var magnitude = Vector256.Abs(x);
+        var square = magnitude * magnitude;
+        var p = Vector256.MultiplyAddEstimate(Vector256.Create(T11), square, Vector256.Create(T9));
+        p = Vector256.MultiplyAddEstimate(p, square, Vector256.Create(T7));
+        p = Vector256.MultiplyAddEstimate(p, square, Vector256.Create(T5));
+        p = Vector256.MultiplyAddEstimate(p, square, Vector256.Create(T3));
+        var near = Vector256.MultiplyAddEstimate(p * square, magnitude, magnitude);
+        var far = Vector256<float>.One - Vector256.Create(2f) / (Exp(magnitude + magnitude) + Vector256<float>.One);
+        var result = Vector256.ConditionalSelect(Vector256.LessThan(magnitude, Vector256.Create(0.625f)), near, far);
+        return Vector256.CopySign(result, x);
+    }
+
+    /// <summary>tanh of every lane: a polynomial near zero, 1 - 2/(e^2|x| + 1) elsewhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<float> Tanh(Vector128<float> x)
+    {
+        var magnitude = Vector128.Abs(x);
+        var square = magnitude * magnitude;
+        var p = Vector128.MultiplyAddEstimate(Vector128.Create(T11), square, Vector128.Create(T9));
+        p = Vector128.MultiplyAddEstimate(p, square, Vector128.Create(T7));
+        p = Vector128.MultiplyAddEstimate(p, square, Vector128.Create(T5));
+        p = Vector128.MultiplyAddEstimate(p, square, Vector128.Create(T3));
+        var near = Vector128.MultiplyAddEstimate(p * square, magnitude, magnitude);
+        var far = Vector128<float>.One - Vector128.Create(2f) / (Exp(magnitude + magnitude) + Vector128<float>.One);
+        var result = Vector128.ConditionalSelect(Vector128.LessThan(magnitude, Vector128.Create(0.625f)), near, far);
+        return Vector128.CopySign(result, x);
     }
 }

@@ -38,8 +38,8 @@ public static class AdapterMerger
     {
         if (config.InitLoraWeights is not ("true" or "false" or "gaussian") && !config.ChangesBase)
             throw new InputException($"an adapter with init_lora_weights \"{PeftPattern.Show(config.InitLoraWeights)}\" sits over a residual base, not over this one; convert it to plain LoRA first");
-        if (config.FanInFanOut)
-            throw new InputException("adapters with fan_in_fan_out cannot be merged yet");
+        if (config.FanInFanOut && (config.ChangesBase || config.UseDora))
+            throw new InputException("DoRA, PiSSA and OLoRA adapters with fan_in_fan_out cannot be merged yet");
         if (config.ChangesBase && TargetResolver.Resolve(config, model).Adapted.FirstOrDefault(a => a.Module.Kind == ModuleKind.Embedding) is { } embedding)
             throw new InputException($"init_lora_weights \"{config.InitLoraWeights}\" on the embedding {embedding.Name} cannot be merged");
         var merge = new Plan(baseCheckpoint, model, config, weights);
@@ -230,9 +230,28 @@ public static class AdapterMerger
                 merged = WeightDecomposition.Of(config.InitLoraWeights, merged, adapted, checkpoint.Tensors[known].Type).Residual;
             if (module.Kind == ModuleKind.Embedding)
                 MergeEmbedding(merged, adapted);
+            else if (module.FanInFanOut)
+                return MergeTurned(merged, adapted);
             else
                 MergeLinear(merged, adapted);
             return merged;
+        }
+
+        private float[] MergeTurned(float[] stored, AdaptedModule adapted)
+        {
+            var (inside, outside) = (adapted.Module.InFeatures, adapted.Module.OutFeatures);
+            var turned = Transpose(stored, inside, outside);
+            MergeLinear(turned, adapted);
+            return Transpose(turned, outside, inside);
+        }
+
+        private static float[] Transpose(float[] from, int rows, int columns)
+        {
+            var to = new float[from.Length];
+            for (var r = 0; r < rows; r++)
+                for (var c = 0; c < columns; c++)
+                    to[(c * rows) + r] = from[(r * columns) + c];
+            return to;
         }
 
         private void MergeLinear(float[] merged, AdaptedModule adapted)

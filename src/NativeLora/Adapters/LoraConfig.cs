@@ -99,7 +99,7 @@ public sealed record LoraConfig
     /// <summary>init_lora_weights: <c>true</c>, <c>false</c>, <c>gaussian</c>, <c>pissa</c>, <c>olora</c>, …, as text.</summary>
     public string InitLoraWeights { get; init; } = "true";
 
-    /// <summary>fan_in_fan_out: base weights stored [in, out].</summary>
+    /// <summary>fan_in_fan_out: base weights stored [in, out]. PEFT sets it by the modules it meets, and so does completion here.</summary>
     public bool FanInFanOut { get; init; }
 
     /// <summary>base_model_name_or_path.</summary>
@@ -117,8 +117,8 @@ public sealed record LoraConfig
     {
         if (InitLoraWeights is not ("true" or "false" or "gaussian") && !ChangesBase)
             return $"init_lora_weights \"{PeftPattern.Show(InitLoraWeights)}\"";
-        if (FanInFanOut)
-            return "fan_in_fan_out";
+        if (FanInFanOut && (UseDora || ChangesBase))
+            return $"{(UseDora ? "DoRA (use_dora)" : $"init_lora_weights \"{InitLoraWeights}\"")} with fan_in_fan_out";
         if ((UseDora || ChangesBase) && targets?.Adapted.FirstOrDefault(m => m.Module.Kind == ModuleKind.Embedding) is { } embedding)
             return $"{(UseDora ? "DoRA (use_dora)" : $"init_lora_weights \"{InitLoraWeights}\"")} on the embedding {embedding.Name}";
         return null;

@@ -23,12 +23,14 @@ public enum ModuleKind
 /// <param name="OutFeatures">Width of the output.</param>
 /// <param name="HasBias">Whether it has a bias.</param>
 /// <param name="IsOutputHead">Whether it is a head (classifier, score, lm_head), which <c>all-linear</c> leaves out.</param>
-public sealed record ModuleInfo(string Name, ModuleKind Kind, int InFeatures, int OutFeatures, bool HasBias, bool IsOutputHead)
+/// <param name="FanInFanOut">Whether it is a linear layer with its weight stored [in, out] (GPT-2's Conv1D).</param>
+public sealed record ModuleInfo(
+    string Name, ModuleKind Kind, int InFeatures, int OutFeatures, bool HasBias, bool IsOutputHead, bool FanInFanOut = false)
 {
     /// <summary>Shape of the weight; empty for a container.</summary>
     public IReadOnlyList<int> WeightShape => Kind switch
     {
-        ModuleKind.Linear => [OutFeatures, InFeatures],
+        ModuleKind.Linear => FanInFanOut ? [InFeatures, OutFeatures] : [OutFeatures, InFeatures],
         ModuleKind.Embedding => [InFeatures, OutFeatures],
         ModuleKind.Norm => [OutFeatures],
         _ => [],

@@ -14,7 +14,11 @@ public static class TargetResolver
         ["bert"] = ["query", "value"],
         ["roberta"] = ["query", "value"],
         ["deberta-v2"] = ["query_proj", "value_proj"],
+        ["xlm-roberta"] = ["query", "value"],
         ["gpt2"] = ["c_attn"],
+        // PEFT has no defaults for these two; what is chosen here is written into the adapter's file.
+        ["distilbert"] = ["q_lin", "v_lin"],
+        ["modernbert"] = ["Wqkv"],
         ["llama"] = ["q_proj", "v_proj"],
         ["mistral"] = ["q_proj", "v_proj"],
         ["gemma"] = ["q_proj", "v_proj"],
@@ -67,7 +71,7 @@ public static class TargetResolver
 
     /// <summary>
     /// The configuration with what PEFT fills in when it meets the model: default targets, <c>all-linear</c> as full
-    /// names, the classification heads among the modules saved in full. This is what an adapter's file holds.
+    /// names, the classification heads among the modules saved in full, fan_in_fan_out. This is what an adapter's file holds.
     /// </summary>
     /// <exception cref="InputException">No targets are given and none are known for the model type.</exception>
     public static LoraConfig Complete(LoraConfig config, ModelModules model)
@@ -85,7 +89,7 @@ public static class TargetResolver
             };
         if (config.TaskType == "SEQ_CLS")
             config = config with { ModulesToSave = [.. (config.ModulesToSave ?? []).Union(ClassificationHeads)] };
-        return config;
+        return config with { FanInFanOut = model.Modules.Any(m => m.FanInFanOut) };
     }
 
     /// <summary>

@@ -8,7 +8,8 @@ internal static class ConfigRules
     private const int MostWidth = 1 << 24;
     private const int MostVocabulary = 1 << 28;
 
-    private sealed record Names(
+    /// <summary>What a family calls its sizes.</summary>
+    internal sealed record Names(
         string Hidden, string Layers, string Heads, string Intermediate, string Vocabulary, bool IntermediateOptional = false);
 
     private static readonly Names Usual =
@@ -26,11 +27,15 @@ internal static class ConfigRules
         ["phi3"] = Usual,
         ["bert"] = Usual,
         ["roberta"] = Usual,
+        ["xlm-roberta"] = Usual,
         ["deberta-v2"] = Usual,
         ["modernbert"] = Usual,
         ["distilbert"] = new Names("dim", "n_layers", "n_heads", "hidden_dim", "vocab_size"),
         ["gpt2"] = new Names("n_embd", "n_layer", "n_head", "n_inner", "vocab_size", IntermediateOptional: true),
     };
+
+    /// <summary>The keys of a config's sizes.</summary>
+    public static Names Of(HfConfig config) => Families.GetValueOrDefault(config.ModelType, Usual);
 
     public static void Check(HfConfig config)
     {

@@ -10,11 +10,15 @@ internal sealed class AdaptedLinear
     private readonly AdapterSlot _slot;
     private readonly Tensor _weight, _a, _b;
     private readonly Tensor? _bias, _magnitude;
+    private readonly bool _fanInFanOut;
 
-    public AdaptedLinear(Graph graph, string name, AdapterSlot slot, Tensor weight, Tensor? bias)
+    public AdaptedLinear(Graph graph, string name, AdapterSlot slot, Tensor weight, Tensor? bias, bool fanInFanOut)
     {
+        _fanInFanOut = fanInFanOut;
         (_graph, _name, _slot, _weight, _bias) = (graph, name, slot, weight, bias);
-        var (outFeatures, inFeatures) = (weight.Shape.FixedRows, weight.Shape.Columns);
+        var (outFeatures, inFeatures) = fanInFanOut ? (weight.Shape.Columns, weight.Shape.FixedRows) : (weight.Shape.FixedRows, weight.Shape.Columns);
+        if (fanInFanOut && slot.UseDora)
+            throw new InputException($"not supported yet: DoRA on {name}, whose weight is stored [in, out]");
         _a = graph.AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
         _b = graph.AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
         if (slot.UseDora)
@@ -44,9 +48,9 @@ internal sealed class AdaptedLinear
 
     private Tensor Lora(string output, Tensor x, Tensor dropped, Tensor? bias, Tensor? addend)
     {
-        var y = _graph.New(output, x.Shape with { Columns = _weight.Shape.FixedRows });
+        var y = _graph.New(output, x.Shape with { Columns = _b.Shape.FixedRows });
         var p = _graph.New($"{output}.lora_P", x.Shape with { Columns = _slot.Rank });
-        _graph.Emit(_name, new LoraLinearOp(_slot.Scaling), [x, dropped, _weight, bias, _a, _b, addend], y, p);
+        _graph.Emit(_name, new LoraLinearOp(_slot.Scaling, _fanInFanOut), [x, dropped, _weight, bias, _a, _b, addend], y, p);
         return y;
     }
 }

@@ -15,19 +15,35 @@ public sealed partial class Graph
     /// <param name="fresh">How to make the weight if the checkpoint lacks it; the bias is then 0.</param>
     /// <param name="addend">Added to the result in the same pass, such as the residual; or null.</param>
     /// <returns>[rows, outFeatures].</returns>
-    public Tensor Linear(string name, Tensor x, int outFeatures, bool bias = true, FreshWeight? fresh = null, Tensor? addend = null)
+    public Tensor Linear(string name, Tensor x, int outFeatures, bool bias = true, FreshWeight? fresh = null, Tensor? addend = null) =>
+        Linear(name, x, outFeatures, bias, fresh, addend, fanInFanOut: false);
+
+    /// <summary>residual + dropout(linear(x)); without dropout the sum is part of the product.</summary>
+    public Tensor LinearResidual(string name, Tensor x, Tensor residual, float dropout, bool bias = true) =>
+        Training && dropout > 0
+            ? Add(residual, Dropout(Linear(name, x, residual.Shape.Columns, bias), dropout))
+            : Linear(name, x, residual.Shape.Columns, bias, addend: residual);
+
+    /// <summary>
+    /// GPT-2's <c>Conv1D</c>: a linear module whose weight is stored the other way round. Tensors: name.weight [in, out], name.bias [out].
+    /// </summary>
+    /// <inheritdoc cref="Linear(string, Tensor, int, bool, FreshWeight?, Tensor?)"/>
+    public Tensor Conv1D(string name, Tensor x, int outFeatures, Tensor? addend = null) =>
+        Linear(name, x, outFeatures, bias: true, fresh: null, addend, fanInFanOut: true);
+
+    private Tensor Linear(string name, Tensor x, int outFeatures, bool bias, FreshWeight? fresh, Tensor? addend, bool fanInFanOut)
     {
         var inFeatures = x.Shape.Columns;
-        RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias));
-        var weight = Weight($"{name}.weight", Shape.Fixed(outFeatures, inFeatures), fresh);
+        RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias, fanInFanOut));
+        var weight = Weight($"{name}.weight", fanInFanOut ? Shape.Fixed(inFeatures, outFeatures) : Shape.Fixed(outFeatures, inFeatures), fresh);
         var slot = Trainables.Adapter(name);
         var b = !bias ? null
             : slot is { TrainsBias: true } ? AdapterParameter($"{name}.base_layer.bias", Shape.Fixed(1, outFeatures))
             : Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0));
         if (slot is not null)
-            return new AdaptedLinear(this, name, slot, weight, b).Apply(x, addend);
+            return new AdaptedLinear(this, name, slot, weight, b, fanInFanOut).Apply(x, addend);
         var y = New(name, x.Shape with { Columns = outFeatures });
-        Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
+        Emit(name, fanInFanOut ? new LinearOp(fanInFanOut) : LinearOp.Instance, [x, weight, b, addend], y);
         return y;
     }
 
@@ -63,13 +79,19 @@ public sealed partial class Graph
     }
 
     /// <summary><c>nn.LayerNorm</c>. Tensors: name.weight, name.bias.</summary>
-    public Tensor LayerNorm(string name, Tensor x, float epsilon)
+    /// <param name="name">Module path.</param>
+    /// <param name="x">[rows, width].</param>
+    /// <param name="epsilon">Added to the variance.</param>
+    /// <param name="bias">Whether there is a bias.</param>
+    /// <param name="fresh">Whether it begins as ones and zeros if the checkpoint lacks it.</param>
+    public Tensor LayerNorm(string name, Tensor x, float epsilon, bool bias = true, bool fresh = false)
     {
-        var width = x.Shape.Columns;
-        RecordModule(new GraphModule(name, "norm", width, width, true));
+        var shape = Shape.Fixed(1, x.Shape.Columns);
+        RecordModule(new GraphModule(name, "norm", shape.Columns, shape.Columns, bias));
+        var weight = Weight($"{name}.weight", shape, fresh ? FreshWeight.Constant(1) : null);
+        var b = bias ? Weight($"{name}.bias", shape, fresh ? FreshWeight.Constant(0) : null) : null;
         var output = New(name, x.Shape);
-        Emit(name, new LayerNormOp(epsilon),
-            [x, Weight($"{name}.weight", Shape.Fixed(1, width)), Weight($"{name}.bias", Shape.Fixed(1, width))], output);
+        Emit(name, new LayerNormOp(epsilon), [x, weight, b], output);
         return output;
     }
 

@@ -20,7 +20,8 @@ public readonly record struct FreshWeight(float Std, float Value)
 /// <param name="InFeatures">Width of the input; rows of the table for an embedding.</param>
 /// <param name="OutFeatures">Width of the output.</param>
 /// <param name="HasBias">Whether there is a bias.</param>
-public sealed record GraphModule(string Name, string Kind, int InFeatures, int OutFeatures, bool HasBias);
+/// <param name="FanInFanOut">Whether a linear module's weight is stored [in, out].</param>
+public sealed record GraphModule(string Name, string Kind, int InFeatures, int OutFeatures, bool HasBias, bool FanInFanOut = false);
 
 /// <summary>
 /// Nodes in execution order over named tensors. Model files append to it; they know nothing of adapters: a linear module asks

@@ -23,13 +23,7 @@ public abstract class BertLayers : Model
             throw config.Fail("position_embedding_type", $"is \"{kind}\", supported is absolute");
         if (config.GetBool("is_decoder", false))
             throw config.Fail("is_decoder", "is true: only encoders are supported");
-        _activation = config.GetString("hidden_act", "gelu") switch
-        {
-            "gelu" => ActivationKind.Gelu,
-            "gelu_new" or "gelu_pytorch_tanh" => ActivationKind.GeluTanh,
-            "relu" => ActivationKind.Relu,
-            var other => throw config.Fail("hidden_act", $"is \"{other}\", supported are gelu, gelu_new, gelu_pytorch_tanh, relu"),
-        };
+        _activation = Activations.Of(config, "hidden_act", "gelu");
     }
 
     /// <inheritdoc/>
@@ -70,10 +64,7 @@ public abstract class BertLayers : Model
             return null;
         if (options.Head != ModelHead.SequenceClassification)
             throw NoHead(options.Head);
-        var logits = g.Keep(Head(g, g.Gather($"{p}cls", x), dropout, options.BaseDropout));
-        if (options.Loss)
-            _ = Labels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, Head(g, g.Gather($"{p}cls", x), dropout, options.BaseDropout), options.Loss);
     }
 
     /// <summary>Logits from the first token's row [sequences, hidden].</summary>
@@ -88,14 +79,8 @@ public abstract class BertLayers : Model
         var k = g.Linear($"{at}.attention.self.key", x, HiddenSize);
         var v = g.Linear($"{at}.attention.self.value", x, HiddenSize);
         var mixed = g.Attention($"{at}.attention.self", q, k, v, Heads, HiddenSize / Heads, new AttentionMask(false, 0), attentionDropout);
-        x = g.LayerNorm($"{at}.attention.output.LayerNorm", Residual(g, $"{at}.attention.output.dense", mixed, x, dropout), _epsilon);
+        x = g.LayerNorm($"{at}.attention.output.LayerNorm", g.LinearResidual($"{at}.attention.output.dense", mixed, x, dropout), _epsilon);
         var inner = g.Activate(_activation, g.Linear($"{at}.intermediate.dense", x, IntermediateSize));
-        return g.LayerNorm($"{at}.output.LayerNorm", Residual(g, $"{at}.output.dense", inner, x, dropout), _epsilon);
+        return g.LayerNorm($"{at}.output.LayerNorm", g.LinearResidual($"{at}.output.dense", inner, x, dropout), _epsilon);
     }
-
-    /// <summary>residual + dropout(linear(x)); without dropout the sum is part of the product.</summary>
-    private Tensor Residual(Graph g, string name, Tensor x, Tensor residual, float dropout) =>
-        g.Training && dropout > 0
-            ? g.Add(residual, g.Dropout(g.Linear(name, x, HiddenSize), dropout))
-            : g.Linear(name, x, HiddenSize, addend: residual);
 }

@@ -124,10 +124,7 @@ public abstract class DecoderLayers : Model
     private Tensor Classifier(Graph g, Tensor x, bool loss)
     {
         var fresh = FreshWeight.Normal(Config.GetFloat("initializer_range", 0.02f));
-        var logits = g.Keep(g.Linear("score", g.Gather("last", x), Config.NumLabels, bias: false, fresh: fresh));
-        if (loss)
-            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, g.Linear("score", g.Gather("last", x), Config.NumLabels, bias: false, fresh: fresh), loss);
     }
 
     private protected Tensor Norm(Graph g, string name, Tensor x) => g.RmsNorm(name, x, Epsilon, NormAddsOne);
@@ -160,21 +157,6 @@ public abstract class DecoderLayers : Model
     /// <summary>A window from the config: absent means the family's, null means none.</summary>
     private protected static int WindowOf(HfConfig config, int absent) =>
         config.IsNull("sliding_window") ? 0 : config.GetPositiveInt("sliding_window", absent);
-
-    /// <summary>Whether each layer looks through the window: by <c>layer_types</c>, else by the family's rule.</summary>
-    private protected bool[] Sliding(Func<int, bool> otherwise)
-    {
-        if (Config.GetStrings("layer_types") is not { } kinds)
-            return [.. Enumerable.Range(0, Layers).Select(otherwise)];
-        if (kinds.Count != Layers)
-            throw Config.Fail("layer_types", $"has {kinds.Count} entries, expected one for each of {Layers} layers");
-        return [.. kinds.Select(kind => kind switch
-        {
-            "sliding_attention" => true,
-            "full_attention" => false,
-            _ => throw Config.Fail("layer_types", $"holds \"{kind}\", supported are full_attention and sliding_attention"),
-        })];
-    }
 
     /// <summary>A number rounded to the type that the embeddings are stored in, as the reference multiplies by it.</summary>
     private static float Stored(Graph g, double value) => g.StoredType("model.embed_tokens.weight") switch

@@ -53,11 +53,12 @@ public abstract class Model
     {
         Config = config;
         config.ValidateTransformer();
-        Layers = config.GetPositiveInt("num_hidden_layers");
-        HiddenSize = config.GetPositiveInt("hidden_size");
-        Heads = config.GetPositiveInt("num_attention_heads");
-        IntermediateSize = config.GetPositiveInt("intermediate_size");
-        VocabularySize = config.GetPositiveInt("vocab_size");
+        var names = ConfigRules.Of(config);
+        Layers = config.GetPositiveInt(names.Layers);
+        HiddenSize = config.GetPositiveInt(names.Hidden);
+        Heads = config.GetPositiveInt(names.Heads);
+        IntermediateSize = config.GetPositiveInt(names.Intermediate, names.IntermediateOptional ? 4 * HiddenSize : null);
+        VocabularySize = config.GetPositiveInt(names.Vocabulary);
     }
 
     /// <summary>The config it was made from.</summary>
@@ -111,7 +112,7 @@ public abstract class Model
     public abstract string Architecture(ModelHead head);
 
     /// <summary>Modules that PEFT trains in full for sequence classification.</summary>
-    public static IReadOnlyList<string> ClassifierModules { get; } = ["classifier", "score"];
+    public static IReadOnlyList<string> ClassifierModules { get; } = ["classifier", "pre_classifier", "score"];
 
     /// <summary>Appends the model to a graph.</summary>
     /// <exception cref="InputException">The model has no such head, or the config asks for something unsupported.</exception>
@@ -137,6 +138,29 @@ public abstract class Model
     /// <summary>Appends everything and returns the logits; calls <paramref name="state"/> for each hidden state in order.</summary>
     private protected abstract Tensor? Append(Graph g, BuildOptions options, Action<Tensor> state);
 
+    /// <summary>Keeps a classifier's logits [sequences, labels] and appends the loss if asked for: one label is regression.</summary>
+    private protected Tensor Classes(Graph g, Tensor logits, bool loss)
+    {
+        if (loss)
+            _ = Config.NumLabels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
+        return g.Keep(logits);
+    }
+
+    /// <summary>Whether each layer looks through the window: by <c>layer_types</c>, else by the family's rule.</summary>
+    private protected bool[] Sliding(Func<int, bool> otherwise)
+    {
+        if (Config.GetStrings("layer_types") is not { } kinds)
+            return [.. Enumerable.Range(0, Layers).Select(otherwise)];
+        if (kinds.Count != Layers)
+            throw Config.Fail("layer_types", $"has {kinds.Count} entries, expected one for each of {Layers} layers");
+        return [.. kinds.Select(kind => kind switch
+        {
+            "sliding_attention" => true,
+            "full_attention" => false,
+            _ => throw Config.Fail("layer_types", $"holds \"{kind}\", supported are full_attention and sliding_attention"),
+        })];
+    }
+
     private protected InputException NoHead(ModelHead head) =>
         new($"{Config.Source}: {Config.ModelType} has no {head} head here; choose another task");
 }
@@ -149,6 +173,10 @@ public static class ModelRegistry
         ["bert"] = config => new Bert(config),
         ["roberta"] = config => new Roberta(config),
         ["deberta-v2"] = config => new DebertaV2(config),
+        ["xlm-roberta"] = config => new Roberta(config),
+        ["distilbert"] = config => new DistilBert(config),
+        ["modernbert"] = config => new ModernBert(config),
+        ["gpt2"] = config => new Gpt2(config),
         ["llama"] = config => new Llama(config),
         ["mistral"] = config => new Mistral(config),
         ["gemma"] = config => new Gemma(config),

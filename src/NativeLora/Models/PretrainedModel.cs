@@ -75,7 +75,7 @@ public sealed class PretrainedModel : IDisposable
             "linear" => ModuleKind.Linear,
             "embedding" => ModuleKind.Embedding,
             _ => ModuleKind.Norm,
-        }, m.InFeatures, m.OutFeatures, m.HasBias, IsHead(m.Name)));
+        }, m.InFeatures, m.OutFeatures, m.HasBias, IsHead(m.Name), m.FanInFanOut));
         return new ModelModules(model.Config.ModelType, model.Architecture(head), [.. modules], model.Layers);
     }
 

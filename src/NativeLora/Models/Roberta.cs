@@ -4,9 +4,13 @@ using NativeLora.Ops;
 
 namespace NativeLora.Models;
 
-/// <summary>RoBERTa (Liu et al. 2019) with its two-layer classifier. Positions begin after the padding index.</summary>
+/// <summary>
+/// RoBERTa (Liu et al. 2019) with its two-layer classifier, and XLM-RoBERTa (Conneau et al. 2020), the same with another vocabulary.
+/// Positions begin after the padding index.
+/// </summary>
 public sealed class Roberta(HfConfig config) : BertLayers(config)
 {
+    private readonly string _family = config.ModelType == "xlm-roberta" ? "XLMRoberta" : "Roberta";
     private readonly int _pad = config.GetInt("pad_token_id", 1);
 
     /// <inheritdoc/>
@@ -18,8 +22,8 @@ public sealed class Roberta(HfConfig config) : BertLayers(config)
     /// <inheritdoc/>
     public override string Architecture(ModelHead head) => head switch
     {
-        ModelHead.None => "RobertaModel",
-        ModelHead.SequenceClassification => "RobertaForSequenceClassification",
+        ModelHead.None => $"{_family}Model",
+        ModelHead.SequenceClassification => $"{_family}ForSequenceClassification",
         _ => throw NoHead(head),
     };
 

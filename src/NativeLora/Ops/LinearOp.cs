@@ -3,10 +3,13 @@ using NativeLora.Graphs;
 namespace NativeLora.Ops;
 
 /// <summary>y = x Wᵀ + b + addend. Inputs: x [rows, in], W [out, in], b [1, out] or null, addend [rows, out] or null.</summary>
-public sealed class LinearOp : Op
+public sealed class LinearOp(bool fanInFanOut = false) : Op
 {
-    /// <summary>The one instance.</summary>
+    /// <summary>The plain one.</summary>
     public static LinearOp Instance { get; } = new();
+
+    /// <summary>Whether W is stored [in, out], as GPT-2's Conv1D has it.</summary>
+    public bool FanInFanOut { get; } = fanInFanOut;
 
     /// <inheritdoc/>
     public override string Name => "linear";
@@ -24,11 +27,11 @@ public sealed class LinearOp : Op
         var (x, weight, bias, addend) = (node.Inputs[0]!, node.Inputs[1]!, node.Inputs[2], node.Inputs[3]);
         var dy = gradients.Of(node.Output)!;
         if (gradients.Needs(weight))
-            WeightGradOp.Emit(gradients, node.Name, dy, gradients.Value(x), weight);
+            WeightGradOp.Emit(gradients, node.Name, dy, gradients.Value(x), weight, FanInFanOut);
         if (gradients.Needs(bias))
             ColumnSumOp.Emit(gradients, node.Name, dy, bias!);
         if (gradients.Needs(x))
-            LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, null, null);
+            LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, null, null, FanInFanOut);
         if (addend is not null)
             gradients.Flow(addend, dy);
     }
@@ -39,10 +42,13 @@ public sealed class LinearOp : Op
 /// product. Inputs: x [rows, in], x' (x, or x after dropout), W [out, in], b or null, A [r, in], B [out, r], addend or null.
 /// Outputs: y [rows, out], P [rows, r].
 /// </summary>
-public sealed class LoraLinearOp(float scaling) : Op
+public sealed class LoraLinearOp(float scaling, bool fanInFanOut = false) : Op
 {
     /// <summary>s: alpha / r, or alpha / √r.</summary>
     public float Scaling { get; } = scaling;
+
+    /// <summary>Whether W is stored [in, out]; A and B are not.</summary>
+    public bool FanInFanOut { get; } = fanInFanOut;
 
     /// <inheritdoc/>
     public override string Name => "lora_linear";
@@ -71,20 +77,20 @@ public sealed class LoraLinearOp(float scaling) : Op
         WeightGradOp.Emit(gradients, node.Name, dy, p, b);
         WeightGradOp.Emit(gradients, node.Name, dp, gradients.Value(dropped), a);
         if (gradients.Needs(weight))
-            WeightGradOp.Emit(gradients, node.Name, dy, gradients.Value(x), weight);
+            WeightGradOp.Emit(gradients, node.Name, dy, gradients.Value(x), weight, FanInFanOut);
         if (gradients.Needs(bias))
             ColumnSumOp.Emit(gradients, node.Name, dy, bias!);
         if (ReferenceEquals(x, dropped))
         {
             if (gradients.Needs(x))
-                LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, dp, a);
+                LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, dp, a, FanInFanOut);
         }
         else
         {
             if (gradients.Needs(dropped))
                 LinearInputGradOp.Emit(gradients, node.Name, dp, a, dropped, null, null);
             if (gradients.Needs(x))
-                LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, null, null);
+                LinearInputGradOp.Emit(gradients, node.Name, dy, weight, x, null, null, FanInFanOut);
         }
         if (addend is not null)
             gradients.Flow(addend, dy);
@@ -108,10 +114,10 @@ public sealed class LoraDownGradOp(float scaling) : Op
 /// <summary>
 /// dx = addend + dy W + dP A, in one product. Inputs: dy [rows, out], W [out, in], addend or null, dP [rows, r] or null, A [r, in].
 /// </summary>
-public sealed class LinearInputGradOp : Op
+public sealed class LinearInputGradOp(bool fanInFanOut = false) : Op
 {
-    /// <summary>The one instance.</summary>
-    public static LinearInputGradOp Instance { get; } = new();
+    /// <summary>Whether W is stored [in, out].</summary>
+    public bool FanInFanOut { get; } = fanInFanOut;
 
     /// <inheritdoc/>
     public override string Name => "linear_input_grad";
@@ -123,10 +129,10 @@ public sealed class LinearInputGradOp : Op
     public override long Flops(Node node, in BatchSize size) =>
         2L * node.Output.Shape.Elements(size) * (node.Inputs[0]!.Shape.Columns + (node.Inputs[3]?.Shape.Columns ?? 0));
 
-    internal static void Emit(Gradients gradients, string name, Tensor dy, Tensor weight, Tensor x, Tensor? dp, Tensor? a)
+    internal static void Emit(Gradients gradients, string name, Tensor dy, Tensor weight, Tensor x, Tensor? dp, Tensor? a, bool fanInFanOut = false)
     {
         var dx = gradients.New($"d.{x.Name}", x.Shape);
-        gradients.Graph.Emit(name, Instance, [dy, weight, gradients.Take(x), dp, a], dx);
+        gradients.Graph.Emit(name, new LinearInputGradOp(fanInFanOut), [dy, weight, gradients.Take(x), dp, a], dx);
         gradients.Set(x, dx);
     }
 }
@@ -146,10 +152,16 @@ public sealed class WeightGradOp(bool adds) : Op
     public override long Flops(Node node, in BatchSize size) =>
         2L * node.Inputs[0]!.Shape.Elements(size) * node.Inputs[1]!.Shape.Columns;
 
-    internal static void Emit(Gradients gradients, string name, Tensor dy, Tensor x, Tensor parameter)
+    /// <param name="gradients">What is gathered.</param>
+    /// <param name="name">The module.</param>
+    /// <param name="dy">[rows, out].</param>
+    /// <param name="x">[rows, in].</param>
+    /// <param name="parameter">[out, in].</param>
+    /// <param name="fanInFanOut">Whether it is [in, out] instead: dWᵀ = xᵀ dy.</param>
+    internal static void Emit(Gradients gradients, string name, Tensor dy, Tensor x, Tensor parameter, bool fanInFanOut = false)
     {
         var gradient = gradients.Graph.ParameterGradient(parameter, out var first);
-        gradients.Graph.Emit(name, new WeightGradOp(!first), [dy, x], gradient);
+        gradients.Graph.Emit(name, new WeightGradOp(!first), fanInFanOut ? [x, dy] : [dy, x], gradient);
     }
 }
 

@@ -3,7 +3,7 @@ using NativeLora.Graphs;
 namespace NativeLora.Ops;
 
 /// <summary>
-/// LayerNorm (Ba et al. 2016): y = (x - mean) / √(var + ε) · w + b over each row. Inputs: x [rows, n], w [1, n], b [1, n].
+/// LayerNorm (Ba et al. 2016): y = (x - mean) / √(var + ε) · w + b over each row. Inputs: x [rows, n], w [1, n], b [1, n] or null.
 /// The backward computes mean and variance again from x.
 /// </summary>
 public sealed class LayerNormOp(float epsilon) : Op

@@ -1,6 +1,7 @@
 using CsCheck;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
+using NativeLora.Models;
 
 namespace NativeLora.Tests.Adapters;
 
@@ -47,6 +48,9 @@ public class AdapterFileTests
     [InlineData("llama-mha")]
     [InlineData("llama-gqa")]
     [InlineData("llama-aligned")]
+    [InlineData("distilbert-cls")]
+    [InlineData("modernbert-cls")]
+    [InlineData("gpt2")]
     public void Loads_and_saves_what_PEFT_saved(string name)
     {
         var model = TestModels.Case(name);
@@ -84,6 +88,27 @@ public class AdapterFileTests
         var adapter = AdapterFile.Load(Shared.Path("reference", "training", run, "init"), TestModels.Of(Shared.Path("models", name)));
         Assert.Equal(adapter.Targets.TrainableCount, adapter.Weights.Tensors.Values.Sum(t => (long)t.Values.Length));
         Assert.Empty(adapter.Targets.Warnings);
+    }
+
+    [SharedTheory]
+    [InlineData("distilbert-imdb-lora", """{"model_type": "distilbert", "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "vocab_size": 30522}""", 12)]
+    [InlineData("gpt2-emotion-lora", """{"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "num_labels": 6}""", 12)]
+    public void Loads_adapters_of_strangers(string name, string config, int adapted)
+    {
+        var model = PretrainedModel.Modules(ModelRegistry.Create(HfConfig.Parse(config)), ModelHead.SequenceClassification);
+        var source = Shared.Path("data", "peft_adapters", name);
+        var adapter = AdapterFile.Load(source, model);
+        Assert.Equal(adapted, adapter.Targets.Adapted.Count);
+        Assert.Equal(adapter.Targets.TrainableCount, adapter.Weights.Tensors.Values.Sum(t => (long)t.Values.Length));
+        Assert.Empty(adapter.Targets.Warnings);
+
+        using var folder = new TemporaryFolder();
+        AdapterFile.Save(folder.At("saved"), adapter.Config, model, adapter.Weights);
+        using var given = SafeTensorsFile.Open(Path.Combine(source, "adapter_model.safetensors"));
+        using var saved = SafeTensorsFile.Open(folder.At("saved", "adapter_model.safetensors"));
+        Assert.Equal(given.Tensors.Keys.Order(), saved.Tensors.Keys.Order());
+        Assert.All(given.Tensors.Keys, key => Assert.Equal(given.ReadFloat32(key), saved.ReadFloat32(key)));
+        Assert.Equal(adapter.Config.FanInFanOut, LoraConfig.Load(folder.At("saved", "adapter_config.json")).FanInFanOut);
     }
 
     [SharedTheory]

@@ -6,7 +6,7 @@ namespace NativeLora.Tests.Adapters;
 
 public class TargetResolverTests
 {
-    private static readonly string[] Cases = ["bert-cls", "roberta-cls", "llama-gqa", "llama-mha"];
+    private static readonly string[] Cases = ["bert-cls", "roberta-cls", "llama-gqa", "llama-mha", "gpt2"];
 
     public static TheoryData<int, string> Rows()
     {
@@ -57,7 +57,28 @@ public class TargetResolverTests
     }
 
     [SharedFact]
-    public void All_four_cases_have_rows() => Assert.True(Rows().Count >= 49, $"{Rows().Count} rows");
+    public void All_cases_have_rows() => Assert.True(Rows().Count >= 53, $"{Rows().Count} rows");
+
+    [SharedTheory]
+    [InlineData("distilbert-cls", "all-linear", 30, "classifier,pre_classifier")]
+    [InlineData("distilbert-cls", null, 10, "classifier,pre_classifier")]
+    [InlineData("modernbert-cls", "all-linear", 21, "classifier")]
+    [InlineData("modernbert-cls", null, 5, "classifier")]
+    public void Adapts_encoders_and_saves_their_classifiers(string name, string? targets, int adapted, string saved)
+    {
+        var resolved = TargetResolver.Resolve(new LoraConfig { TargetModules = targets is null ? null : ModuleSelector.AllLinear, TaskType = "SEQ_CLS" }, TestModels.Case(name));
+        Assert.Equal(adapted, resolved.Adapted.Count);
+        Assert.Equal(saved, string.Join(',', resolved.SavedModules));
+        Assert.Empty(resolved.Warnings);
+    }
+
+    [SharedFact]
+    public void Fan_in_fan_out_follows_the_model()
+    {
+        var given = new LoraConfig { TargetModules = ModuleSelector.AllLinear, FanInFanOut = true };
+        Assert.False(TargetResolver.Complete(given, TestModels.Case("bert-cls")).FanInFanOut);
+        Assert.True(TargetResolver.Complete(given with { FanInFanOut = false }, TestModels.Case("gpt2")).FanInFanOut);
+    }
 
     [SharedTheory]
     [InlineData("query,nothing", "target_modules \"nothing\" matches no module")]
@@ -98,6 +119,9 @@ public class TargetResolverTests
     [InlineData("roberta-cls", true)]
     [InlineData("llama-gqa", true)]
     [InlineData("llama-gqa", false)]
+    [InlineData("gpt2", true)]
+    [InlineData("distilbert-cls", true)]
+    [InlineData("modernbert-cls", true)]
     public void Restricts_to_layers(string name, bool allLinear)
     {
         var model = TestModels.Case(name);

@@ -1,5 +1,7 @@
 using System.Text.Json;
 using NativeLora.Adapters;
+using NativeLora.Checkpoints;
+using NativeLora.Models;
 
 namespace NativeLora.Tests.Adapters;
 
@@ -10,7 +12,19 @@ internal static class TestModels
     {
         using var document = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "config.json")));
         var root = document.RootElement;
-        return root.GetProperty("model_type").GetString() == "llama" ? Llama(root) : Bert(root);
+        return root.GetProperty("model_type").GetString() switch
+        {
+            "llama" => Llama(root),
+            "bert" or "roberta" => Bert(root),
+            _ => Of(HfConfig.Open(folder)),
+        };
+    }
+
+    /// <summary>As the model's own file lists them, with the head that goldens have.</summary>
+    private static ModelModules Of(HfConfig config)
+    {
+        var model = ModelRegistry.Create(config);
+        return PretrainedModel.Modules(model, model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel);
     }
 
     public static ModelModules Case(string name) => Of(Shared.Path("fixtures", "models", name, "model"));

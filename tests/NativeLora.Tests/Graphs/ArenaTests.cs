@@ -38,7 +38,7 @@ public class ArenaTests
             Dropout = 0.1,
             InitLoraWeights = "false",
             LayersToTransform = [1, 3],
-            TargetModules = pretrained.Model.IsEncoder ? ModuleSelector.Of("query", "value", "output.dense") : ModuleSelector.Of("q_proj", "v_proj", "down_proj"),
+            TargetModules = ModuleSelector.Of(TinyModel.SomeTargets(pretrained.Model)),
         });
 
     private static Graph Build(TrainableModel model, int maxLength) =>

@@ -9,9 +9,6 @@ namespace NativeLora.Tests.Graphs;
 /// <summary>Whether what a plan lets share bytes may share them. Lives are worked out here again, from the nodes alone.</summary>
 public class MemoryPlanTests
 {
-    private static readonly string[] BertTargets = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"];
-    private static readonly string[] LlamaTargets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
     [Fact]
     public void TensorsThatLiveAtOneTimeNeverShareBytes()
     {
@@ -21,14 +18,14 @@ public class MemoryPlanTests
         {
             var kind = TinyModel.Kinds[kindIndex];
             var model = Plans.Model(kind);
-            var all = model.IsEncoder ? BertTargets : LlamaTargets;
+            var all = TinyModel.Targets(model);
             var targets = all.Where((_, i) => (targetMask >> i & 1) == 1).ToArray();
             if (targets.Length == 0)
                 targets = [all[0]];
-            string[] saved = model.IsEncoder ? ["classifier"] : ["model.layers.2.mlp.up_proj"];
+            string[] saved = model.IsEncoder ? ["classifier"] : [$"2.mlp.{all[^2]}"];
             // No layer at all stands for training in full.
             var trainables = mask == 0 ? Trainables.Everything
-                : Plans.Adapters(model, targets, Plans.LayersOf(mask), adapterDropout ? 0.1 : 0, baseDropout && !targets.Contains("up_proj") ? saved : null);
+                : Plans.Adapters(model, targets, Plans.LayersOf(mask), adapterDropout ? 0.1 : 0, baseDropout && (model.IsEncoder || !targets.Contains(all[^2])) ? saved : null);
             var graph = Plans.Training(model, trainables, baseDropout, (Representation)represent, keep);
             AssertSound(MemoryPlan.For(graph, new BatchSize(size.Item1 * size.Item2, size.Item2, 0)));
         }, iter: 150, threads: 1);
@@ -120,11 +117,11 @@ public class MemoryPlanTests
     [Fact]
     public void SkippingLayersSavesWhatTheyNeedNotKeep()
     {
-        foreach (var kind in new[] { "bert", "llama" })
+        foreach (var kind in new[] { "bert", "llama", "modernbert", "gpt2" })
         {
             var model = Plans.Model(kind);
             var size = BatchSize.Of(4, 16);
-            string[] targets = model.IsEncoder ? BertTargets : LlamaTargets;
+            string[] targets = TinyModel.Targets(model);
             long Saved(params int[] layers) => MemoryPlan.For(Plans.Training(model, Plans.Adapters(model, targets, layers)), size).Report().Saved;
             var (all, upper, top) = (Saved(0, 1, 2, 3), Saved(1, 3), Saved(3));
             Assert.True(top < upper && upper < all, $"{top}, {upper}, {all}");

@@ -20,9 +20,10 @@ public class RunningTests
     /// <summary>Wide enough that products and row kernels are split among threads.</summary>
     private static TinyModel Wide(string kind) => new(kind, edit: config =>
     {
-        config["hidden_size"] = 64;
-        config["intermediate_size"] = 192;
-        config["num_hidden_layers"] = 2;
+        var gpt2 = kind == "gpt2";
+        config[gpt2 ? "n_embd" : "hidden_size"] = 64;
+        config[gpt2 ? "n_inner" : "intermediate_size"] = 192;
+        config[gpt2 ? "n_layer" : "num_hidden_layers"] = 2;
         config["vocab_size"] = 300;
         if (config.ContainsKey("head_dim"))
             config["head_dim"] = 16;
@@ -54,6 +55,8 @@ public class RunningTests
     [InlineData("bert", true)]
     [InlineData("llama", false)]
     [InlineData("llama-tied", true)]
+    [InlineData("modernbert", false)]
+    [InlineData("gpt2", true)]
     public void AnyNumberOfThreadsGivesTheSameBits(string kind, bool full)
     {
         using var tiny = Wide(kind);
@@ -76,6 +79,8 @@ public class RunningTests
     [InlineData("roberta", true)]
     [InlineData("llama", false)]
     [InlineData("llama-tied", true)]
+    [InlineData("modernbert", false)]
+    [InlineData("gpt2", true)]
     public void AStepAllocatesNoManagedMemory(string kind, bool full)
     {
         using var tiny = Wide(kind);

@@ -83,6 +83,30 @@ public class SmallGraphGradientTests
     public void Activations(ActivationKind kind) => Check(Trainables.Everything, g =>
         g.SquaredError(g.Gather("pooled", g.Linear("two", g.Activate(kind, g.Linear("one", Embed(g), Width)), 1))), Batch(3, 4));
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void ANormWithoutBias(bool bias) => Check(Trainables.Everything, g =>
+        g.SquaredError(g.Gather("pooled", g.Linear("two", g.LayerNorm("norm", g.Linear("one", Embed(g), Width), 1e-3f, bias), 1))), Batch(3, 6));
+
+    [Theory]
+    [InlineData(0, true)]
+    [InlineData(0, false)]
+    [InlineData(3, false)]
+    [InlineData(3, true)]
+    public void Conv1D(int rank, bool all)
+    {
+        var slots = new Dictionary<string, AdapterSlot> { ["one"] = new(rank, 0.7f, 0.3f), ["two"] = new(rank, 1.5f, 0) };
+        var trainables = rank > 0 ? Trainables.Of(slots, all ? ["three", "out"] : ["out"])
+            : all ? Trainables.Everything : Trainables.Of(new Dictionary<string, AdapterSlot>(), ["tokens", "out"]);
+        Check(trainables, g =>
+        {
+            var x = g.Conv1D("one", Embed(g), Width + 5);
+            x = g.Conv1D("two", x, Width, addend: g.Conv1D("three", x, Width));
+            g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
+        }, Batch(3, 6, 4), training: true);
+    }
+
     [Fact]
     public void ATensorUsedManyTimesGathersAllItsGradients() => Check(Trainables.Everything, g =>
     {
@@ -113,11 +137,12 @@ public class SmallGraphGradientTests
     [InlineData(true, true, 0)]
     [InlineData(false, false, 0)]
     [InlineData(false, true, 3)]
+    [InlineData(false, false, 4)]
     public void SlidingAndCausalAttention(bool causal, bool grouped, int window) => Check(Trainables.Everything, g =>
     {
         var x = Embed(g);
         var (q, k, v) = (g.Linear("q", x, 4 * 6), g.Linear("k", x, grouped ? 12 : 24), g.Linear("v", x, grouped ? 12 : 24));
-        x = g.Attention("attention", q, k, v, 4, 6, new AttentionMask(causal, causal ? window : 0), 0.2f, scale: 0.3f);
+        x = g.Attention("attention", q, k, v, 4, 6, new AttentionMask(causal, window), 0.2f, scale: 0.3f);
         g.SquaredError(g.Gather("pooled", g.Linear("out", x, 1)));
     }, Batch(9, 1, 12), training: true);
 

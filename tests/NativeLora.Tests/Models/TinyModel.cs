@@ -15,7 +15,7 @@ internal sealed class TinyModel : IDisposable
     private readonly TemporaryFolder _folder = new();
 
     /// <summary>Writes config.json and model.safetensors.</summary>
-    /// <param name="kind"><c>bert</c>, <c>bert-regression</c>, <c>roberta</c>, <c>deberta</c>, <c>llama</c>, <c>llama-tied</c> or one of <see cref="Decoders"/>.</param>
+    /// <param name="kind">One of <see cref="Kinds"/> or <see cref="Decoders"/>.</param>
     /// <param name="seed">Seed of the weights.</param>
     /// <param name="edit">Changes to the config.</param>
     /// <param name="type">Type of all tensors in the file.</param>
@@ -35,7 +35,7 @@ internal sealed class TinyModel : IDisposable
     }
 
     /// <summary>All kinds.</summary>
-    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "deberta", "llama", "llama-tied"];
+    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "deberta", "llama", "llama-tied", "distilbert", "modernbert", "modernbert-mean", "gpt2"];
 
     /// <summary>Decoders beside Llama's language model.</summary>
     public static IReadOnlyList<string> Decoders { get; } =
@@ -63,12 +63,29 @@ internal sealed class TinyModel : IDisposable
             "deberta" => Deberta(),
             "llama" => Decoder(tied: false),
             "llama-tied" => Decoder(tied: true),
+            "distilbert" => DistilBert(),
+            "modernbert" => ModernBert("cls"),
+            "modernbert-mean" => ModernBert("mean"),
+            "gpt2" => Gpt2(),
             _ when Decoders.Contains(kind) => OtherDecoder(kind),
             _ => throw new ArgumentException(kind, nameof(kind)),
         };
         edit?.Invoke(json);
         return HfConfig.Parse(json.ToJsonString(), kind);
     }
+
+    /// <summary>Linear modules of a layer as targets, in the order of the forward pass.</summary>
+    public static string[] Targets(Model model) => model.Config.ModelType switch
+    {
+        "distilbert" => ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
+        "modernbert" => ["Wqkv", "attn.Wo", "Wi", "mlp.Wo"],
+        "gpt2" => ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"],
+        "llama" => ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        _ => ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+    };
+
+    /// <summary>A few of <see cref="Targets"/>: the first, the third, the last.</summary>
+    public static string[] SomeTargets(Model model) => [Targets(model)[0], Targets(model)[2], Targets(model)[^1]];
 
     /// <summary>Tensors of the model with its head.</summary>
     public static IReadOnlyList<Tensor> Weights(Model model)
@@ -132,6 +149,63 @@ internal sealed class TinyModel : IDisposable
             ["id2label"] = names,
         };
     }
+
+    private static JsonObject DistilBert() => new()
+    {
+        ["model_type"] = "distilbert",
+        ["dim"] = 16,
+        ["n_layers"] = 4,
+        ["n_heads"] = 2,
+        ["hidden_dim"] = 24,
+        ["vocab_size"] = 37,
+        ["max_position_embeddings"] = 32,
+        ["activation"] = "gelu",
+        ["dropout"] = 0.1,
+        ["attention_dropout"] = 0.2,
+        ["seq_classif_dropout"] = 0.1,
+        ["pad_token_id"] = 0,
+    };
+
+    /// <summary>Without biases and by its first token; or with all biases and by the mean.</summary>
+    private static JsonObject ModernBert(string pooling) => new()
+    {
+        ["model_type"] = "modernbert",
+        ["hidden_size"] = 16,
+        ["num_hidden_layers"] = 4,
+        ["num_attention_heads"] = 2,
+        ["intermediate_size"] = 24,
+        ["vocab_size"] = 37,
+        ["max_position_embeddings"] = 32,
+        ["local_attention"] = 5,
+        ["global_attn_every_n_layers"] = 3,
+        ["global_rope_theta"] = 160.0,
+        ["local_rope_theta"] = 10.0,
+        ["embedding_dropout"] = 0.1,
+        ["attention_dropout"] = 0.2,
+        ["mlp_dropout"] = 0.1,
+        ["classifier_dropout"] = 0.1,
+        ["classifier_pooling"] = pooling,
+        ["norm_bias"] = pooling == "mean",
+        ["attention_bias"] = pooling == "mean",
+        ["mlp_bias"] = pooling == "mean",
+        ["classifier_bias"] = pooling == "mean",
+        ["pad_token_id"] = 0,
+    };
+
+    private static JsonObject Gpt2() => new()
+    {
+        ["model_type"] = "gpt2",
+        ["n_embd"] = 16,
+        ["n_layer"] = 4,
+        ["n_head"] = 2,
+        ["n_inner"] = 24,
+        ["vocab_size"] = 41,
+        ["n_positions"] = 512,
+        ["resid_pdrop"] = 0.1,
+        ["embd_pdrop"] = 0.1,
+        ["attn_pdrop"] = 0.2,
+        ["scale_attn_by_inverse_layer_idx"] = true,
+    };
 
     private static JsonObject OtherDecoder(string kind)
     {
@@ -213,6 +287,10 @@ internal sealed class TinyModel : IDisposable
         var values = new float[shape.FixedRows * shape.Columns];
         for (var i = 0; i < values.Length; i++)
             values[i] = (float)(mean + std * random.NextGaussian());
+        // Finite differences need a ReLU's inputs away from 0: half of the units are on, half off.
+        if (name == "pre_classifier.bias")
+            for (var i = 0; i < values.Length; i++)
+                values[i] += i % 2 == 0 ? 4 : -4;
         return values;
     }
 

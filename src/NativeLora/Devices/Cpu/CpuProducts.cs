@@ -27,8 +27,8 @@ internal sealed unsafe partial class CpuBinder
         }
         switch (node.Op)
         {
-            case LinearOp:
-                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Turned(inputs[1]!, at), inputs[0]!.Shape.Columns);
+            case LinearOp op:
+                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), op.FanInFanOut ? Plain(inputs[1]!, at) : Turned(inputs[1]!, at), inputs[0]!.Shape.Columns);
                 Bias(inputs[2]);
                 Addend(inputs[3]);
                 break;
@@ -46,14 +46,14 @@ internal sealed unsafe partial class CpuBinder
                         CStride = p.Shape.Columns,
                     };
                     product.HasFirst = true;
-                    (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Turned(inputs[2]!, at), inputs[0]!.Shape.Columns);
+                    (g.A, g.B, g.K) = (Plain(inputs[0]!, at), op.FanInFanOut ? Plain(inputs[2]!, at) : Turned(inputs[2]!, at), inputs[0]!.Shape.Columns);
                     (g.A2, g.B2, g.K2) = (Plain(p, at), Turned(inputs[5]!, at), p.Shape.Columns);
                     Bias(inputs[3]);
                     Addend(inputs[6]);
                     break;
                 }
-            case LinearInputGradOp:
-                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), Plain(inputs[1]!, at), inputs[0]!.Shape.Columns);
+            case LinearInputGradOp op:
+                (g.A, g.B, g.K) = (Plain(inputs[0]!, at), op.FanInFanOut ? Turned(inputs[1]!, at) : Plain(inputs[1]!, at), inputs[0]!.Shape.Columns);
                 if (inputs[3] is { } dp)
                     (g.A2, g.B2, g.K2) = (Plain(dp, at), Plain(inputs[4]!, at), dp.Shape.Columns);
                 Addend(inputs[2]);

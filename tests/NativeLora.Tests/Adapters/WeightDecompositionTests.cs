@@ -56,8 +56,8 @@ public class WeightDecompositionTests
                 else if (i > 0)
                     Assert.True(aa[i, i] <= aa[i - 1, i - 1] * (1 + 1e-6));
             }
-        Assert.InRange(Norm(All(Product(b, true, left, false, rank, rows, columns))), 0, 2e-6 * Norm(b.Select(v => (double)v)) * Norm(w.Select(v => (double)v)));
-        Assert.InRange(Norm(All(Product(left, false, a, true, rows, columns, rank))), 0, 2e-6 * Norm(a.Select(v => (double)v)) * Norm(w.Select(v => (double)v)));
+        Assert.InRange(Norm(All(Product(b, true, left, false, rank, rows, columns))), 0, 2e-7 * Norm(b.Select(v => (double)v)) * Norm(w.Select(v => (double)v)));
+        Assert.InRange(Norm(All(Product(left, false, a, true, rows, columns, rank))), 0, 2e-7 * Norm(a.Select(v => (double)v)) * Norm(w.Select(v => (double)v)));
 
         // No direction of the residual is longer than the shortest that was taken: by power iteration.
         var v = Enumerable.Range(0, columns).Select(i => 1f + (i % 3)).ToArray();

@@ -10,6 +10,7 @@ namespace NativeLora.Tests.Graphs;
 public class MemoryPlanTests
 {
     private static readonly string[] BertTargets = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"];
+    private static readonly string[] DebertaTargets = ["query_proj", "key_proj", "value_proj", "attention.output.dense", "intermediate.dense", "output.dense"];
     private static readonly string[] LlamaTargets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
     [Fact]
@@ -21,7 +22,7 @@ public class MemoryPlanTests
         {
             var kind = TinyModel.Kinds[kindIndex];
             var model = Plans.Model(kind);
-            var all = model.IsEncoder ? BertTargets : LlamaTargets;
+            var all = kind == "deberta" ? DebertaTargets : model.IsEncoder ? BertTargets : LlamaTargets;
             var targets = all.Where((_, i) => (targetMask >> i & 1) == 1).ToArray();
             if (targets.Length == 0)
                 targets = [all[0]];

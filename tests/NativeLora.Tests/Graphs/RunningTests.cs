@@ -52,6 +52,8 @@ public class RunningTests
     [Theory]
     [InlineData("bert", false)]
     [InlineData("bert", true)]
+    [InlineData("deberta", false)]
+    [InlineData("deberta", true)]
     [InlineData("llama", false)]
     [InlineData("llama-tied", true)]
     public void AnyNumberOfThreadsGivesTheSameBits(string kind, bool full)
@@ -74,6 +76,8 @@ public class RunningTests
     [Theory]
     [InlineData("bert", false)]
     [InlineData("roberta", true)]
+    [InlineData("deberta", false)]
+    [InlineData("deberta", true)]
     [InlineData("llama", false)]
     [InlineData("llama-tied", true)]
     public void AStepAllocatesNoManagedMemory(string kind, bool full)

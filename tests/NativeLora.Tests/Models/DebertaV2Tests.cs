@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using NativeLora.Adapters;
+using NativeLora.Checkpoints;
 using NativeLora.Devices;
 using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
@@ -144,6 +145,31 @@ public class DebertaV2Tests
         var adapted = model.Parameters.Names.Where(n => n.Contains("lora_A")).ToList();
         Assert.Equal(2 * tiny.Model.Layers, adapted.Count);
         Assert.All(adapted, n => Assert.True(n.Contains("query_proj") || n.Contains("value_proj")));
+    }
+
+    [SharedFact]
+    public void TargetsAreThoseOfPeft()
+    {
+        const string Case = "deberta-v3-cls";
+        var config = HfConfig.Open(Shared.Path("fixtures", "models", Case, "model"));
+        var modules = PretrainedModel.Modules(ModelRegistry.Create(config), ModelHead.SequenceClassification);
+        var rows = JsonNode.Parse(File.ReadAllText(Shared.Path("fixtures", "targets.json")))!.AsArray().Where(r => (string)r!["case"]! == Case).ToList();
+        Assert.NotEmpty(rows);
+        foreach (var row in rows)
+        {
+            var json = row!["options"]!.DeepClone().AsObject();
+            (json["peft_type"], json["task_type"], json["lora_alpha"]) = ("LORA", (string)row["task_type"]!, 8);
+            json.TryAdd("r", 4);
+            if (row["error"] is not null)
+            {
+                Assert.Throws<InputException>(() => TargetResolver.Resolve(LoraConfig.Parse(json.ToJsonString()), modules));
+                continue;
+            }
+            var resolved = TargetResolver.Resolve(LoraConfig.Parse(json.ToJsonString()), modules);
+            Assert.Equal(row["adapted"]!.AsObject().Select(p => (p.Key, (int)p.Value![0]!, (double)p.Value[1]!)).Order(), resolved.Adapted.Select(a => (a.Name, a.Rank, a.Alpha)).Order());
+            Assert.Equal(row["saved_in_full"]!.AsArray().Select(n => (string)n!), resolved.SavedModules);
+            Assert.Equal((long)row["trainable"]!, resolved.TrainableCount);
+        }
     }
 
     [Fact]

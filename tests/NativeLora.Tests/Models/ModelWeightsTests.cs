@@ -151,6 +151,8 @@ public class ModelWeightsTests
     [InlineData("bert", ElementType.BF16)]
     [InlineData("bert", ElementType.F16)]
     [InlineData("roberta", ElementType.BF16)]
+    [InlineData("deberta", ElementType.BF16)]
+    [InlineData("deberta", ElementType.F16)]
     [InlineData("llama", ElementType.BF16)]
     [InlineData("llama", ElementType.F16)]
     [InlineData("llama-tied", ElementType.BF16)]

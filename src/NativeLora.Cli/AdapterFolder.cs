@@ -5,7 +5,7 @@ using NativeLora.Models;
 namespace NativeLora.Cli;
 
 /// <summary>What must be known of an adapter's folder before its base can be opened.</summary>
-internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classes)
+internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classes, IReadOnlyList<string>? SavedLabels)
 {
     /// <summary>Reads settings, and how many classes a classifier that is saved with it has.</summary>
     /// <exception cref="InputException">The folder is not there, or a file is missing or malformed.</exception>
@@ -25,7 +25,10 @@ internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classe
                 if (classes is null && file.Tensors.TryGetValue($"base_model.model.{name}", out var tensor) && tensor.Shape.Length == 2)
                     classes = (int)Math.Clamp(tensor.Shape[0], 1, 1_000_000);
         }
-        return new AdapterFolder(path, LoraConfig.Load(config), classes);
+        var labels = LabelsFile.Load(path);
+        if (labels is not null && classes is not null && labels.Count != classes)
+            throw new InputException($"{System.IO.Path.Combine(path, LabelsFile.Name)} names {labels.Count} classes, but the adapter has {classes}; mend it, or remove it and give --labels");
+        return new AdapterFolder(path, LoraConfig.Load(config), classes, labels);
     }
 
     /// <summary>What stands on top of the base.</summary>
@@ -36,7 +39,7 @@ internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classe
         _ => Classes is not null ? ModelHead.SequenceClassification : model.IsEncoder ? ModelHead.None : ModelHead.LanguageModel,
     };
 
-    /// <summary>Labels that fit the adapter's classifier: those given, else the base's if they are as many, else numbered ones.</summary>
+    /// <summary>Labels that fit the adapter's classifier: those given, else those it was trained with, else the base's if they are as many, else numbered ones.</summary>
     /// <exception cref="InputException">More or fewer were given than the adapter has.</exception>
     public IReadOnlyList<string>? Labels(HfConfig config, IReadOnlyList<string>? given)
     {
@@ -44,6 +47,8 @@ internal sealed record AdapterFolder(string Path, LoraConfig Config, int? Classe
             throw new InputException($"--labels names {given.Count}, but the adapter {Path} has {wanted} classes");
         if (given is not null || Classes is not { } count)
             return given;
+        if (SavedLabels is not null)
+            return SavedLabels;
         return config.Id2Label.Count == count ? [.. config.Id2Label.OrderBy(l => l.Key).Select(l => l.Value)] : [.. Enumerable.Range(0, count).Select(i => $"LABEL_{i}")];
     }
 }

@@ -15,6 +15,7 @@ var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: 
     RunCommand.Create(),
     EvalCommand.Create(),
     PredictCommand.Create(),
+    GenerateCommand.Create(),
     MergeCommand.Create(),
     VerifyCommand.Create(),
 };

@@ -48,7 +48,7 @@ internal static class Shell
         var parsed = root.Parse(args);
         if (parsed.Errors.Count > 0 && parsed.Action is ParseErrorAction)
         {
-            Fail(parsed.Errors[0].Message);
+            Fail(Usage(parsed));
             return BadInput;
         }
         try
@@ -85,6 +85,27 @@ internal static class Shell
             Fail($"internal error, please report it: {e.GetType().Name}: {e.Message} {Origin(e)}");
             return Failure;
         }
+    }
+
+    // What the parser says names types of .NET, and no way out.
+    private static string Usage(ParseResult parsed)
+    {
+        var (message, command) = (parsed.Errors[0].Message, parsed.CommandResult.Command);
+        var quoted = message.Split('\'');
+        if (message.StartsWith("Cannot parse argument ", StringComparison.Ordinal) && quoted.Length == 7)
+        {
+            var wanted = quoted[5] switch
+            {
+                "System.Int32" => "a whole number",
+                "System.UInt64" => "a whole number from 0 on",
+                "System.Double" => "a number",
+                _ => "another value",
+            };
+            return $"{quoted[3]} {quoted[1]}: give {wanted}";
+        }
+        if (message.StartsWith("Unrecognized ", StringComparison.Ordinal) && quoted.Length == 3 && quoted[1].StartsWith('-'))
+            return $"there is no option {quoted[1]}{Suggestion.Of(quoted[1], command.Options.Select(o => o.Name))}; \"nativelora {command.Name} --help\" lists them";
+        return $"{message.TrimEnd('.')}; see \"nativelora {command.Name} --help\"";
     }
 
     // A mistake of this program: told in a line too, with its origin.

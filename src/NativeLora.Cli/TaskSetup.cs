@@ -1,6 +1,7 @@
 using NativeLora.Cli.Options;
 using NativeLora.Data;
 using NativeLora.Models;
+using NativeLora.Training;
 
 namespace NativeLora.Cli;
 
@@ -32,9 +33,17 @@ internal sealed class TaskSetup
     /// <exception cref="InputException">A file is missing or malformed.</exception>
     public static TaskSetup Open(TaskSettings settings) => new(settings, Load(settings, settings.Data, "train", settings.Fields.Labels));
 
+    /// <summary>Checks what a training will ask of the task, before any work is done for it.</summary>
+    /// <exception cref="InputException">A file to evaluate on is missing or malformed, or there is no metric to keep the best by.</exception>
+    public void Check(TrainerOptions options) => Trainer.CheckBest(options, Head, LoadDev().Count > 0, Metrics);
+
     /// <summary>Reads the rows to evaluate on: what was named, else the dev files of the task's folder; empty if there are none.</summary>
     /// <exception cref="InputException">A file that was named is missing, or one is malformed.</exception>
-    public IReadOnlyList<(string Split, TaskRows Rows)> LoadDev()
+    public IReadOnlyList<(string Split, TaskRows Rows)> LoadDev() => _dev ??= ReadDev();
+
+    private IReadOnlyList<(string Split, TaskRows Rows)>? _dev;
+
+    private IReadOnlyList<(string Split, TaskRows Rows)> ReadDev()
     {
         if (_settings.Dev is { } named)
             return [("dev", Load(_settings, named, "dev", Labels))];

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
+using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Models;
@@ -81,7 +82,7 @@ internal static class TrainingRun
 
     private static EvaluationResult EvaluateOn(TrainableModel model, IReadOnlyList<EncodedExample> examples, TaskSetup setup, TrainerOptions options)
     {
-        using var evaluator = new Evaluator(model, examples, setup.Metrics, new EvaluatorOptions { BatchSize = options.BatchSize ?? 8, HiddenKeyId = options.HiddenKeyId });
+        using var evaluator = new Evaluator(model, examples, setup.Metrics, new EvaluatorOptions { BatchSize = options.EvaluationBatchSize ?? TrainingCliOptions.EvaluationBatch, HiddenKeyId = options.HiddenKeyId });
         return evaluator.Run(Shell.Cancellation);
     }
 

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
 using NativeLora.Adapters;
+using NativeLora.Checkpoints;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data.Tokenizers;
@@ -16,7 +17,7 @@ internal static class EvalCommand
     {
         var (model, task) = (new ModelOptions(), new TaskOptions());
         var adapter = new Option<string?>("--adapter", "-a") { Description = "folder of the PEFT adapter (default: the model as it is)", HelpName = "DIR" };
-        var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => 8, HelpName = "N" };
+        var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => TrainingCliOptions.EvaluationBatch, HelpName = "N" };
         var json = new Option<bool>("--json") { Description = "print one JSON document and nothing else" };
         var command = new Command("eval", "Evaluate a model on the dev files of --data, on --dev, or on --data itself.") { adapter };
         model.AddTo(command);
@@ -35,7 +36,7 @@ internal static class EvalCommand
         var folder = adapter is null ? null : AdapterFolder.Open(adapter);
         using var device = settings.NewDevice();
         ModelView.Line(ui, settings, blueprint.Model, device);
-        var setup = TaskSetup.Open(taskSettings);
+        var setup = TaskSetup.Open(taskSettings.WithLabels(folder?.SavedLabels ?? Names(blueprint.Model.Config, folder)));
         using var pretrained = settings.Open(device, setup.Labels);
         using var model = Open(pretrained, setup.Head, folder);
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
@@ -56,6 +57,12 @@ internal static class EvalCommand
             Ui.WriteJson(document.ToJsonString(JsonText.Indented));
         return 0;
     }
+
+    // A model's own classes have names, unless Hugging Face numbered them.
+    private static IReadOnlyList<string>? Names(HfConfig config, AdapterFolder? folder) =>
+        folder is null && config.Id2Label is { Count: > 0 } labels && labels.Any(l => l.Value != $"LABEL_{l.Key}")
+            ? [.. labels.OrderBy(l => l.Key).Select(l => l.Value)]
+            : null;
 
     private static TrainableModel Open(PretrainedModel pretrained, ModelHead head, AdapterFolder? folder)
     {

@@ -40,12 +40,13 @@ internal static class RunCommand
         var seed = lora.Seed(parsed);
         // What can be wrong is found before any data are read.
         var blueprint = settings.Blueprint();
-        var options = training.Read(parsed, seed);
+        var options = training.Read(parsed, seed, settings, taskSettings);
         Trainer.CheckOutput(options);
         var (choice, resamples) = (selection.Read(parsed, blueprint.Model, seed), selection.Resamples(parsed));
         using var device = settings.NewDevice();
         ModelView.Line(ui, settings, blueprint.Model, device);
         var setup = TaskSetup.Open(taskSettings);
+        setup.Check(options);
         var config = lora.Read(parsed, setup.Head, settings.Path);
         using var model = settings.Open(device, setup.Labels, seed);
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
@@ -68,7 +69,7 @@ internal static class RunCommand
             var result = SelectionRun.Go(ui, settings, setup, model, tokenizer, config, plan);
             layers = [.. result.Selection.Selected.Order()];
             if (layers.Count == 0)
-                throw new InputException("no layer was selected, so there is nothing to train: raise --ratio");
+                throw new InputException("no layer was selected, so there is nothing to train: give another --strategy or a higher --ratio");
             SelectionRun.Write(settings, setup, result, options.OutputFolder);
         }
         ui.Title("Training");

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using NativeLora.Checkpoints;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data.Tokenizers;
@@ -34,6 +35,8 @@ internal static class SelectCommand
         if (batchSize < 1)
             throw new InputException($"--batch-size {batchSize}: give at least 1");
         var resamples = selection.Resamples(parsed);
+        if (output is not null)
+            AtomicFile.CheckFolder(output);
         using var device = settings.NewDevice();
         // What can be wrong is found before any data are read.
         var blueprint = settings.Blueprint();

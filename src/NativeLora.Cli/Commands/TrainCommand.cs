@@ -30,13 +30,14 @@ internal static class TrainCommand
             var ui = new Ui(parsed.GetValue(json));
             var (settings, seed) = (model.Read(parsed), lora.Seed(parsed));
             var taskSettings = task.Read(parsed);
-            var options = training.Read(parsed, seed);
+            var options = training.Read(parsed, seed, settings, taskSettings);
             Trainer.CheckOutput(options);
             var blueprint = settings.Blueprint();
             var chosen = Layers(parsed.GetValue(layers), parsed.GetValue(selection), parsed.GetValue(full), blueprint.Model.Layers);
             using var device = settings.NewDevice();
             ModelView.Line(ui, settings, blueprint.Model, device);
             var setup = TaskSetup.Open(taskSettings);
+            setup.Check(options);
             using var pretrained = settings.Open(device, setup.Labels, seed);
             var config = lora.Read(parsed, setup.Head, settings.Path);
             ui.Fact("task", $"{setup.Name}: {setup.Train.Path}");

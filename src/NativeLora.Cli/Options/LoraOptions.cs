@@ -19,11 +19,21 @@ internal sealed class LoraOptions
 
     private readonly Option<string?> _save = new("--modules-to-save") { Description = "modules to train in full, beside a classifier", HelpName = "NAMES" };
     private readonly Option<bool> _rsLora = new("--rslora") { Description = "scaling alpha/√r" };
+    private readonly Option<bool> _dora = new("--dora") { Description = "DoRA: a trained magnitude for each output" };
+    private readonly Option<string> _bias = new("--bias") { Description = "biases to train: none, lora_only (of adapted modules) or all", DefaultValueFactory = _ => "none", HelpName = "WHICH" };
+
+    private readonly Option<string> _init = new("--init")
+    {
+        Description = "how adapters begin: true, false, gaussian, pissa, pissa_niter_N (faster, such as pissa_niter_4) or olora",
+        DefaultValueFactory = _ => "true",
+        HelpName = "HOW",
+    };
+
     private readonly Option<ulong> _seed = new("--seed") { Description = "seed of everything random", HelpName = "N" };
 
     public void AddTo(Command command)
     {
-        foreach (var option in (Option[])[_rank, _alpha, _dropout, _targets, _save, _rsLora, _seed])
+        foreach (var option in (Option[])[_rank, _alpha, _dropout, _targets, _save, _rsLora, _dora, _bias, _init, _seed])
             command.Options.Add(option);
     }
 
@@ -40,6 +50,15 @@ internal sealed class LoraOptions
             TargetModules = parsed.GetValue(_targets) is { } targets ? Targets(targets) : null,
             ModulesToSave = parsed.GetValue(_save) is { } save ? Names("--modules-to-save", save) : null,
             UseRsLora = parsed.GetValue(_rsLora),
+            UseDora = parsed.GetValue(_dora),
+            Bias = parsed.GetValue(_bias) switch
+            {
+                "none" => LoraBias.None,
+                "lora_only" => LoraBias.LoraOnly,
+                "all" => LoraBias.All,
+                var given => throw new InputException($"--bias {given}: give none, lora_only or all"),
+            },
+            InitLoraWeights = parsed.GetValue(_init)!,
             BaseModel = baseModel,
             TaskType = head switch
             {
@@ -49,6 +68,8 @@ internal sealed class LoraOptions
             },
         };
         config.Validate();
+        if (config.UnsupportedReason() is not null)
+            throw new InputException($"--init {config.InitLoraWeights}: give true, false, gaussian, pissa, pissa_niter_N with a number of at most 1000, or olora");
         return config;
     }
 

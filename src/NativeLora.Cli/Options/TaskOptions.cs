@@ -39,6 +39,14 @@ internal sealed class TaskOptions(bool withDev = true)
         if (!Names.Contains(plain))
             throw new InputException($"--task {task}: there is no such task{Suggestion.Of(plain, Names)}; give one of {string.Join(", ", Names)}");
         var labels = parsed.GetValue(_labels);
+        foreach (var option in (Option[])(plain switch
+        {
+            "text" => [_instruction, _output],
+            "instruct" => [_text, _pair, _label, _labels],
+            _ => [_text, _pair, _label, _labels, _instruction, _output],
+        }))
+            if (parsed.GetResult(option) is { Implicit: false })
+                throw new InputException($"{option.Name} has no meaning with --task {plain}: leave it out{(plain is "text" or "instruct" ? "" : ", or use --task text")}");
         return new TaskSettings
         {
             Name = plain,
@@ -76,4 +84,8 @@ internal sealed record TaskSettings
     public int? MaxLength { get; init; }
 
     public required DatasetSpec Fields { get; init; }
+
+    /// <summary>With the classes that a model knows, where the command line names none: the ids of data with fewer of them, or others, would be wrong.</summary>
+    public TaskSettings WithLabels(IReadOnlyList<string>? known) =>
+        known is null || Name != "text" || Fields.Labels is not null || Fields.IsRegression ? this : this with { Fields = Fields with { Labels = known } };
 }

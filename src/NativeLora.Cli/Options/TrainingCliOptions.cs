@@ -6,7 +6,7 @@ namespace NativeLora.Cli.Options;
 /// <summary>How a training goes.</summary>
 internal sealed class TrainingCliOptions
 {
-    private readonly Option<string?> _output = new("--output", "-o") { Description = "folder of the adapter, metrics.jsonl and checkpoints", HelpName = "DIR" };
+    private readonly Option<string?> _output = new("--output", "-o") { Description = "folder of the adapter, metrics.jsonl and checkpoints (default: nativelora-MODEL-TASK)", HelpName = "DIR" };
     private readonly Option<int> _epochs = new("--epochs") { Description = "passes over the data", DefaultValueFactory = _ => 3, HelpName = "N" };
     private readonly Option<int?> _steps = new("--max-steps") { Description = "optimizer steps, in place of --epochs", HelpName = "N" };
     private readonly Option<int?> _batch = new("--batch-size") { Description = "sequences of a batch (default: 32)", HelpName = "N" };
@@ -24,30 +24,33 @@ internal sealed class TrainingCliOptions
     private readonly Option<string?> _best = new("--keep-best") { Description = "keep the weights of the evaluation that is best by this metric", HelpName = "METRIC" };
     private readonly Option<int> _save = new("--save-every") { Description = "steps between checkpoints; 0: at the end and when interrupted", HelpName = "N" };
     private readonly Option<int> _keep = new("--keep-checkpoints") { Description = "checkpoints that stay, beside the best", DefaultValueFactory = _ => 2, HelpName = "N" };
+    private readonly Option<bool> _residual = new("--save-residual") { Description = "store a PiSSA or OLoRA adapter as it is, not as plain LoRA of twice the rank" };
     private readonly Option<int> _log = new("--log-every") { Description = "steps between lines of metrics.jsonl", DefaultValueFactory = _ => 1, HelpName = "N" };
     private readonly Option<bool> _resume = new("--resume") { Description = "go on from the newest checkpoint of the output folder" };
     private readonly Option<bool> _overwrite = new("--overwrite") { Description = "begin anew where the output folder holds a training" };
+
+    /// <summary>Sequences of an evaluation's batch, as Hugging Face's Trainer has them.</summary>
+    public const int EvaluationBatch = 8;
 
     public void AddTo(Command command)
     {
         foreach (var option in (Option[])
             [_output, _epochs, _steps, _batch, _tokens, _accumulation, _rate, _schedule, _ratio, _warmup, _decay, _clip, _dropout, _order,
-             _evaluate, _best, _save, _keep, _log, _resume, _overwrite])
+             _evaluate, _best, _save, _keep, _residual, _log, _resume, _overwrite])
             command.Options.Add(option);
     }
 
     public bool Resumes(ParseResult parsed) => parsed.GetValue(_resume);
 
-    public string Output(ParseResult parsed) => parsed.GetValue(_output) ?? throw new InputException("no output folder is given: use --output DIR");
-
-    public TrainerOptions Read(ParseResult parsed, ulong seed)
+    /// <summary>The settings; without <c>--output</c> the folder is named after the model and the task.</summary>
+    public TrainerOptions Read(ParseResult parsed, ulong seed, ModelSettings model, TaskSettings task)
     {
         var (batch, tokens, every) = (parsed.GetValue(_batch), parsed.GetValue(_tokens), parsed.GetValue(_evaluate));
         if (batch is not null && tokens is not null)
             throw new InputException("both --batch-size and --batch-tokens are given: give one of them");
         return new TrainerOptions
         {
-            OutputFolder = Output(parsed),
+            OutputFolder = parsed.GetValue(_output) ?? $"nativelora-{model.Name}-{task.Name}",
             Epochs = parsed.GetValue(_epochs),
             MaxSteps = parsed.GetValue(_steps),
             BatchSize = tokens is null ? batch ?? 32 : null,
@@ -62,11 +65,14 @@ internal sealed class TrainingCliOptions
             BaseDropout = Choice("--base-dropout", parsed.GetValue(_dropout)!, "off", "on"),
             FileOrder = Choice("--order", parsed.GetValue(_order)!, "shuffled", "file"),
             Seed = seed,
+            // As eval has it: the loss of a language model depends on it.
+            EvaluationBatchSize = EvaluationBatch,
             EvaluateEvery = every,
             EvaluateEachEpoch = every == 0,
             KeepBest = parsed.GetValue(_best),
             SaveEvery = parsed.GetValue(_save),
             KeepCheckpoints = parsed.GetValue(_keep),
+            SaveResidual = parsed.GetValue(_residual),
             LogEvery = parsed.GetValue(_log),
             Resume = parsed.GetValue(_resume),
             Overwrite = parsed.GetValue(_overwrite),

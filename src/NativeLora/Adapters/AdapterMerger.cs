@@ -36,10 +36,12 @@ public static class AdapterMerger
         Checkpoint baseCheckpoint, ModelModules model, LoraConfig config, AdapterWeights weights, string outputFolder, IReadOnlyList<string>? labels = null,
         CancellationToken cancellation = default)
     {
-        if (config.InitLoraWeights is not ("true" or "false" or "gaussian"))
+        if (config.InitLoraWeights is not ("true" or "false" or "gaussian") && !config.ChangesBase)
             throw new InputException($"an adapter with init_lora_weights \"{PeftPattern.Show(config.InitLoraWeights)}\" sits over a residual base, not over this one; convert it to plain LoRA first");
         if (config.FanInFanOut)
             throw new InputException("adapters with fan_in_fan_out cannot be merged yet");
+        if (config.ChangesBase && TargetResolver.Resolve(config, model).Adapted.FirstOrDefault(a => a.Module.Kind == ModuleKind.Embedding) is { } embedding)
+            throw new InputException($"init_lora_weights \"{config.InitLoraWeights}\" on the embedding {embedding.Name} cannot be merged");
         var merge = new Plan(baseCheckpoint, model, config, weights);
         var tensors = merge.Tensors();
         var json = MergedConfig.Write(baseCheckpoint.Config.Json, model, labels, merge.Untied);
@@ -50,16 +52,23 @@ public static class AdapterMerger
                 cancellation.ThrowIfCancellationRequested();
                 t.WriteTo(to);
             }))]);
-            var source = Path.GetDirectoryName(Path.GetFullPath(baseCheckpoint.Path))!;
-            foreach (var name in Companions)
-                if (File.Exists(Path.Combine(source, name)))
-                    AtomicFile.Write(Path.Combine(temporary, name), to =>
-                    {
-                        using var from = File.OpenRead(Path.Combine(source, name));
-                        from.CopyTo(to);
-                    });
+            CopyCompanions(baseCheckpoint, temporary);
             AtomicFile.WriteAllText(Path.Combine(temporary, "config.json"), json);
         });
+    }
+
+    /// <summary>Copies what a model needs beside its weights and config: the tokenizer, above all.</summary>
+    /// <exception cref="RunException">A file cannot be written.</exception>
+    internal static void CopyCompanions(Checkpoint from, string folder)
+    {
+        var source = Path.GetDirectoryName(Path.GetFullPath(from.Path))!;
+        foreach (var name in Companions)
+            if (File.Exists(Path.Combine(source, name)))
+                AtomicFile.Write(Path.Combine(folder, name), to =>
+                {
+                    using var file = File.OpenRead(Path.Combine(source, name));
+                    file.CopyTo(to);
+                });
     }
 
     private static void WriteFolder(string folder, Action<string> write)
@@ -217,6 +226,8 @@ public static class AdapterMerger
             var merged = module.Kind == ModuleKind.Embedding && weights.Tensors.TryGetValue(frozen, out var saved)
                 ? (float[])saved.Values.Clone()
                 : checkpoint.ReadFloat32(known);
+            if (config.ChangesBase)
+                merged = WeightDecomposition.Of(config.InitLoraWeights, merged, adapted, checkpoint.Tensors[known].Type).Residual;
             if (module.Kind == ModuleKind.Embedding)
                 MergeEmbedding(merged, adapted);
             else

@@ -115,18 +115,19 @@ public sealed record LoraConfig
     /// <param name="targets">The resolved targets, if at hand: adapters on embeddings show only there.</param>
     public string? UnsupportedReason(ResolvedTargets? targets = null)
     {
-        if (UseDora)
-            return "DoRA (use_dora)";
-        if (InitLoraWeights is not ("true" or "false" or "gaussian"))
+        if (InitLoraWeights is not ("true" or "false" or "gaussian") && !ChangesBase)
             return $"init_lora_weights \"{PeftPattern.Show(InitLoraWeights)}\"";
-        if (Bias != LoraBias.None)
-            return $"bias \"{LoraConfigJson.BiasText(Bias)}\"";
         if (FanInFanOut)
             return "fan_in_fan_out";
-        return targets?.Adapted.FirstOrDefault(m => m.Module.Kind == ModuleKind.Embedding) is { } embedding
-            ? $"an adapter on the embedding {embedding.Name}"
-            : null;
+        if ((UseDora || ChangesBase) && targets?.Adapted.FirstOrDefault(m => m.Module.Kind == ModuleKind.Embedding) is { } embedding)
+            return $"{(UseDora ? "DoRA (use_dora)" : $"init_lora_weights \"{InitLoraWeights}\"")} on the embedding {embedding.Name}";
+        return null;
     }
+
+    /// <summary>
+    /// Whether the adapter begins as a part of the base's weights (PiSSA, OLoRA), so that it belongs to a base without that part.
+    /// </summary>
+    public bool ChangesBase => WeightDecomposition.IsKnown(InitLoraWeights);
 
     /// <summary>Checks the settings that need no model.</summary>
     /// <param name="where">The file, for the message.</param>

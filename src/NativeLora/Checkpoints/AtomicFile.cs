@@ -33,7 +33,7 @@ public static class AtomicFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new RunException(Reject.OneLine($"{path}: cannot be written: {e.Message}"), e);
+            throw new RunException(Reject.OneLine($"{path}: cannot be written: {Cause(e, temporary)}"), e);
         }
         finally
         {
@@ -46,6 +46,35 @@ public static class AtomicFile
     /// <exception cref="RunException">The file cannot be written.</exception>
     public static void WriteAllText(string path, string text) =>
         Write(path, stream => stream.Write(Encoding.UTF8.GetBytes(text)));
+
+    /// <summary>Checks that files can be written into a folder, which need not be there yet. Nothing of it stays.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <exception cref="InputException">They cannot: a file is in its way, or it may not be written to.</exception>
+    public static void CheckFolder(string folder)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        try
+        {
+            var parent = Path.GetFullPath(folder);
+            while (!Directory.Exists(parent))
+            {
+                if (File.Exists(parent))
+                    throw new InputException($"{folder}: cannot be written to: {parent} is a file; choose another folder");
+                parent = Path.GetDirectoryName(parent) ?? throw new IOException("there is no such drive");
+            }
+            var probe = Path.Combine(parent, $".{Guid.NewGuid():N}.tmp");
+            Directory.CreateDirectory(probe);
+            Directory.Delete(probe);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new InputException(Reject.OneLine($"{folder}: cannot be written to: {e.Message.TrimEnd('.')}; choose another folder"), e);
+        }
+    }
+
+    // The temporary name tells nobody anything.
+    private static string Cause(Exception e, string? temporary) =>
+        (temporary is null ? e.Message : e.Message.Replace($" : '{temporary}'", "", StringComparison.Ordinal)).TrimEnd('.');
 
     private static void Remove(string temporary)
     {

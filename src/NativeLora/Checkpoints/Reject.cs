@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 
 namespace NativeLora.Checkpoints;
 
@@ -13,6 +14,18 @@ internal static class Reject
     /// <summary>A name from a file, cut and quoted so that it cannot flood or break the line.</summary>
     public static string Quote(string text) =>
         text.Length <= LongestQuote ? $"'{text}'" : $"'{text[..LongestQuote]}…'";
+
+    /// <summary>What a JSON reader found, and where, counted from 1.</summary>
+    public static string Json(JsonException e, bool line = true)
+    {
+        var what = e.Message;
+        foreach (var tail in (string[])[" Path: ", " LineNumber: "])
+            if (what.IndexOf(tail, StringComparison.Ordinal) is > 0 and var at)
+                what = what[..at];
+        what = OneLine(what).TrimEnd('.');
+        return e.BytePositionInLine is not { } place ? what
+            : line && e.LineNumber is { } number ? $"{what} (line {number + 1}, byte {place + 1})" : $"{what} (byte {place + 1} of the line)";
+    }
 
     /// <summary>Control characters and line separators, which a file can put into any name, become spaces.</summary>
     public static string OneLine(string text)

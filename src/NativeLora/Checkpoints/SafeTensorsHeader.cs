@@ -54,7 +54,7 @@ internal static class SafeTensorsHeader
         }
         catch (JsonException e)
         {
-            throw Reject.At(file.Path, $"the header is not valid JSON: {e.Message}", e);
+            throw Reject.At(file.Path, $"the header is not valid JSON: {Reject.Json(e)}", e);
         }
         catch (InvalidOperationException e)
         {

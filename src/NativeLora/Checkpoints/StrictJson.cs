@@ -35,7 +35,7 @@ internal static class StrictJson
         }
         catch (JsonException e)
         {
-            throw Reject.At(source, $"is not valid JSON: {e.Message}", e);
+            throw Reject.At(source, $"is not valid JSON: {Reject.Json(e)}", e);
         }
         catch (InvalidOperationException e)
         {

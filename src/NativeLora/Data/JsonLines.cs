@@ -99,7 +99,7 @@ public static class JsonLines
             : throw new InputException($"{path}: line {line} is a JSON {value.ValueKind.ToString().ToLowerInvariant()}; give an object with fields");
 
     private static InputException Malformed(string path, int line, JsonException e) =>
-        new($"{path}: line {line} is not JSON: {Utf8Lines.OneLine(e.Message)}", e);
+        new($"{path}: line {line} is not JSON: {Checkpoints.Reject.Json(e, line: false)}", e);
 }
 
 /// <summary>One object of a JSON file, and where it stands.</summary>

@@ -23,6 +23,8 @@ public sealed class PackedBatch
         ClassLabels = new int[sequenceCapacity];
         Targets = new float[sequenceCapacity];
         PoolIndex = new int[sequenceCapacity];
+        CacheSlots = new int[sequenceCapacity];
+        PastLengths = new int[sequenceCapacity];
     }
 
     /// <summary>Tokens that fit.</summary>
@@ -72,6 +74,12 @@ public sealed class PackedBatch
 
     /// <summary>Row picked of each sequence, counted over the whole batch.</summary>
     public int[] PoolIndex { get; }
+
+    /// <summary>Row of the cache that each sequence has, for graphs with a cache.</summary>
+    public int[] CacheSlots { get; }
+
+    /// <summary>Tokens of each sequence that are in the cache already, for graphs with a cache.</summary>
+    public int[] PastLengths { get; }
 }
 
 /// <summary>Fills batches from examples, without allocating.</summary>

@@ -66,6 +66,9 @@ public abstract class Device : IDisposable
     /// <summary>One line on what runs: instruction set, threads.</summary>
     public abstract string Description { get; }
 
+    /// <summary>Threads of the host that may work at once.</summary>
+    internal virtual int Workers => Environment.ProcessorCount;
+
     /// <summary>Bytes that kernels hold beside the arena.</summary>
     public abstract long ScratchBytes { get; }
 

@@ -17,9 +17,10 @@ public sealed unsafe class ModelWeights : IDisposable
     private readonly string _prefix;
     private readonly ulong _seed;
     private readonly float _scratchStd;
+    private readonly ModelWeights? _under;
     private readonly Dictionary<(string Name, ElementType Type), nint> _addresses = [];
     private readonly List<DeviceBuffer> _owned = [];
-    private readonly SortedSet<string> _fresh = new(StringComparer.Ordinal);
+    private readonly SortedSet<string> _fresh;
 
     /// <summary>Weights of a checkpoint.</summary>
     /// <param name="device">Where kernels read them.</param>
@@ -31,6 +32,7 @@ public sealed unsafe class ModelWeights : IDisposable
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(checkpoint);
         (_device, _checkpoint, _prefix, _seed) = (device, checkpoint, backbonePrefix, seed);
+        _fresh = new(StringComparer.Ordinal);
     }
 
     /// <summary>A model from scratch: matrices normal with <paramref name="std"/>, norm weights 1, biases 0.</summary>
@@ -38,6 +40,34 @@ public sealed unsafe class ModelWeights : IDisposable
     {
         ArgumentNullException.ThrowIfNull(device);
         (_device, _prefix, _seed, _scratchStd) = (device, "", seed, std);
+        _fresh = new(StringComparer.Ordinal);
+    }
+
+    /// <summary>The weights <paramref name="under"/>, some of them to be replaced; <paramref name="under"/> must stay as long as this.</summary>
+    internal ModelWeights(ModelWeights under)
+    {
+        (_device, _checkpoint, _prefix, _seed, _scratchStd, _under) = (under._device, under._checkpoint, under._prefix, under._seed, under._scratchStd, under);
+        _fresh = under._fresh;
+    }
+
+    /// <summary>Puts other values in the place of a frozen weight, in the type that it is stored in.</summary>
+    internal void Replace(string name, ReadOnlySpan<float> values)
+    {
+        var type = TypeOf(name);
+        var buffer = _device.Allocate(type.Bytes(values.Length));
+        _owned.Add(buffer);
+        if (type == ElementType.F32)
+            buffer.Write(0, MemoryMarshal.AsBytes(values));
+        else
+        {
+            var half = new ushort[values.Length];
+            if (type == ElementType.F16)
+                Cpu.Convert16.F32ToF16(values, half);
+            else
+                Cpu.Convert16.F32ToBF16(values, half);
+            buffer.Write(0, MemoryMarshal.AsBytes(half.AsSpan()));
+        }
+        _addresses[(name, type)] = buffer.Address;
     }
 
     /// <summary>Seed of freshly initialised weights.</summary>
@@ -84,17 +114,26 @@ public sealed unsafe class ModelWeights : IDisposable
     public void Check(Graph graph)
     {
         ArgumentNullException.ThrowIfNull(graph);
+        if (_under is not null)
+        {
+            _under.Check(graph);
+            return;
+        }
         foreach (var weight in graph.Weights)
             _ = Source(weight.Name, weight.Shape, graph.Fresh.TryGetValue(weight, out var fresh) ? fresh : null);
     }
 
     /// <summary>The values of a weight in fp32, row-major, freshly initialised where the checkpoint lacks it.</summary>
     /// <exception cref="InputException">The tensor is missing or misshapen.</exception>
-    internal float[] Values(Tensor weight, FreshWeight? fresh)
+    internal float[] Values(Tensor weight, FreshWeight? fresh) => Values(weight.Name, weight.Shape, fresh);
+
+    /// <summary>The values of the weight of that name in fp32, row-major, freshly initialised where the checkpoint lacks it.</summary>
+    /// <exception cref="InputException">The tensor is missing or misshapen.</exception>
+    internal float[] Values(string name, Shape shape, FreshWeight? fresh)
     {
-        if (Source(weight.Name, weight.Shape, fresh) is { } stored)
+        if (Source(name, shape, fresh) is { } stored)
             return _checkpoint!.ReadFloat32(stored.Name);
-        return Make(weight.Name, weight.Shape, fresh ?? FromScratch(weight.Name, weight.Shape));
+        return Make(name, shape, fresh ?? FromScratch(name, shape));
     }
 
     /// <summary>Address of a frozen weight, in the type that the graph's tensor has.</summary>
@@ -102,6 +141,8 @@ public sealed unsafe class ModelWeights : IDisposable
     {
         if (_addresses.TryGetValue((weight.Name, weight.Type), out var known))
             return known;
+        if (_under is not null)
+            return _under.Address(weight);
         var stored = Find(weight.Name);
         nint address;
         if (stored is not null && stored.Type == weight.Type)

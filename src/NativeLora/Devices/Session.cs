@@ -23,8 +23,11 @@ public sealed class Session : ITensorAddresses, IDisposable
     private readonly DeviceBuffer _arena;
     private readonly DeviceBuffer _inputs;
     private readonly DeviceBuffer _constants;
+    private readonly DeviceBuffer _caches;
     private readonly Dictionary<Tensor, long> _inputOffsets = [];
     private readonly Dictionary<Tensor, long> _constantOffsets = [];
+    private readonly Dictionary<Tensor, long> _cacheOffsets = [];
+    private readonly bool[] _slotTaken;
     private readonly Kernel[] _kernels;
     private readonly int[] _positions;
     private readonly int _idLimit, _typeLimit, _positionLimit, _labelLimit, _classLimit;
@@ -62,6 +65,14 @@ public sealed class Session : ITensorAddresses, IDisposable
             _constants.Write(offset, MemoryMarshal.AsBytes(values.AsSpan()));
             offset += tensor.Bytes(plan.Capacity);
         }
+        _caches = device.Allocate(plan.CacheBytes);
+        offset = 0;
+        foreach (var cache in graph.Caches)
+        {
+            _cacheOffsets[cache] = offset;
+            offset += cache.Bytes(plan.Capacity);
+        }
+        _slotTaken = new bool[graph.CacheLength > 0 ? plan.Capacity.Sequences : 0];
         (_idLimit, _typeLimit, _positionLimit) = (graph.IdLimit(graph.TokenIds), graph.IdLimit(graph.TypeIds), graph.IdLimit(graph.Positions));
         (_labelLimit, _classLimit) = (graph.LabelLimit(graph.Labels), graph.LabelLimit(graph.ClassLabels));
         _kernels = [.. graph.Nodes.Select(n => device.Bind(n, this, plan.Capacity))];
@@ -87,7 +98,10 @@ public sealed class Session : ITensorAddresses, IDisposable
     internal void Profile() => NodeSeconds = new double[_kernels.Length];
 
     private static IEnumerable<Tensor> Inputs(Graph g) =>
-        [g.TokenIds, g.TypeIds, g.Positions, g.KeyVisible, g.Labels, g.CuSeqlens, g.PoolIndex, g.ClassLabels, g.Targets];
+    [
+        g.TokenIds, g.TypeIds, g.Positions, g.KeyVisible, g.Labels, g.CuSeqlens, g.PoolIndex, g.ClassLabels, g.Targets,
+        .. g.CacheLength > 0 ? [g.CacheSlots, g.PastLengths] : (Tensor[])[],
+    ];
 
     /// <summary>Copies a batch to the device. Every id, position, boundary and index is checked before a kernel may use it.</summary>
     /// <exception cref="InputException">The batch does not fit the plan, or an id lies outside its table.</exception>
@@ -110,6 +124,8 @@ public sealed class Session : ITensorAddresses, IDisposable
             if ((uint)batch.PoolIndex[s] >= (uint)tokens)
                 throw new InputException($"sequence {s}: its row {batch.PoolIndex[s]} lies outside the batch of {tokens} tokens");
         }
+        if (graph.CacheLength > 0)
+            squares = CheckCache(batch);
         Check(batch.TokenIds.AsSpan(0, tokens), _idLimit, "token id");
         Check(batch.TypeIds.AsSpan(0, tokens), _typeLimit, "segment id");
         for (var t = 0; t < tokens; t++)
@@ -128,6 +144,34 @@ public sealed class Session : ITensorAddresses, IDisposable
         Upload(graph.PoolIndex, batch.PoolIndex.AsSpan(0, sequences));
         Upload(graph.ClassLabels, batch.ClassLabels.AsSpan(0, sequences));
         _inputs.Write(_inputOffsets[graph.Targets], MemoryMarshal.AsBytes(batch.Targets.AsSpan(0, sequences)));
+        if (graph.CacheLength == 0)
+            return;
+        Upload(graph.CacheSlots, batch.CacheSlots.AsSpan(0, sequences));
+        Upload(graph.PastLengths, batch.PastLengths.AsSpan(0, sequences));
+    }
+
+    /// <summary>
+    /// Each sequence has a row of the cache to itself, with room for its new tokens. Returns what stands for the squared lengths: a new
+    /// token also sees those before it.
+    /// </summary>
+    private long CheckCache(PackedBatch batch)
+    {
+        var length = _plan.Graph.CacheLength;
+        Array.Clear(_slotTaken);
+        long squares = 0;
+        for (var s = 0; s < batch.SequenceCount; s++)
+        {
+            int slot = batch.CacheSlots[s], past = batch.PastLengths[s], count = batch.CuSeqlens[s + 1] - batch.CuSeqlens[s];
+            if ((uint)slot >= (uint)_slotTaken.Length || _slotTaken[slot])
+                throw new InputException($"sequence {s}: its cache row {slot} is taken, or lies outside the {_slotTaken.Length} there are");
+            if (past < 0 || (long)past + count > length)
+                throw new InputException($"sequence {s}: {past} tokens and {count} new ones do not fit the cache of {length}");
+            _slotTaken[slot] = true;
+            squares += count * (2L * past + count);
+        }
+        if (batch.KeyVisible.AsSpan(0, batch.TokenCount).IndexOfAnyExcept(1) >= 0)
+            throw new InputException("a hidden token: with a cache every token is seen");
+        return squares;
     }
 
     /// <summary>Runs all nodes over the batch that was loaded.</summary>
@@ -179,6 +223,7 @@ public sealed class Session : ITensorAddresses, IDisposable
         TensorCategory.Gradient => _parameters!.Gradients!.Address + (nint)(4 * _parameters.Place(tensor.Name["grad.".Length..]).Offset),
         TensorCategory.Input => _inputs.Address + (nint)_inputOffsets[tensor],
         TensorCategory.Constant => _constants.Address + (nint)_constantOffsets[tensor],
+        TensorCategory.Cache => _caches.Address + (nint)_cacheOffsets[tensor],
         _ => _arena.Address + (nint)_plan.Offset(tensor),
     };
 
@@ -197,5 +242,6 @@ public sealed class Session : ITensorAddresses, IDisposable
         _arena.Dispose();
         _inputs.Dispose();
         _constants.Dispose();
+        _caches.Dispose();
     }
 }

@@ -20,18 +20,14 @@ public sealed partial class Graph
         var inFeatures = x.Shape.Columns;
         RecordModule(new GraphModule(name, "linear", inFeatures, outFeatures, bias));
         var weight = Weight($"{name}.weight", Shape.Fixed(outFeatures, inFeatures), fresh);
-        var b = bias ? Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0)) : null;
+        var slot = Trainables.Adapter(name);
+        var b = !bias ? null
+            : slot is { TrainsBias: true } ? AdapterParameter($"{name}.base_layer.bias", Shape.Fixed(1, outFeatures))
+            : Weight($"{name}.bias", Shape.Fixed(1, outFeatures), fresh is null ? null : FreshWeight.Constant(0));
+        if (slot is not null)
+            return new AdaptedLinear(this, name, slot, weight, b).Apply(x, addend);
         var y = New(name, x.Shape with { Columns = outFeatures });
-        if (Trainables.Adapter(name) is not { } slot)
-        {
-            Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
-            return y;
-        }
-        var dropped = Dropout(x, slot.Dropout, $"{name}.lora_dropout");
-        var loraA = AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
-        var loraB = AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
-        var p = New($"{name}.lora_P", x.Shape with { Columns = slot.Rank });
-        Emit(name, new LoraLinearOp(slot.Scaling), [x, dropped, weight, b, loraA, loraB, addend], y, p);
+        Emit(name, LinearOp.Instance, [x, weight, b, addend], y);
         return y;
     }
 
@@ -48,6 +44,21 @@ public sealed partial class Graph
         }
         var output = New(tables[0].Module, Shape.PerToken(width));
         Emit(tables[0].Module, new EmbeddingOp(scale), [.. inputs], output);
+        foreach (var (module, ids, rows) in tables)
+            if (Trainables.Adapter(module) is { } slot)
+                output = AdaptEmbedding(module, slot, ids, rows, scale, output);
+        return output;
+    }
+
+    /// <summary>sum + scale·scaling·A[:, ids]ᵀ Bᵀ: the factor of the embedding acts on its adapter too. There is no dropout, as in PEFT.</summary>
+    private Tensor AdaptEmbedding(string module, AdapterSlot slot, Tensor ids, int rows, float scale, Tensor sum)
+    {
+        var a = AdapterParameter($"{module}.lora_embedding_A", Shape.Fixed(slot.Rank, rows));
+        var b = AdapterParameter($"{module}.lora_embedding_B", Shape.Fixed(sum.Shape.Columns, slot.Rank));
+        var p = New($"{module}.lora_P", sum.Shape with { Columns = slot.Rank });
+        Emit(module, new EmbeddingColumnsOp(scale * slot.Scaling), [ids, a], p);
+        var output = New($"{module}.adapted", sum.Shape);
+        Emit(module, LinearOp.Instance, [p, b, null, sum], output);
         return output;
     }
 
@@ -195,7 +206,20 @@ public sealed partial class Graph
         var lse = New($"{name}.lse", Shape.PerToken(heads));
         var p = Training ? dropout : 0;
         var op = new AttentionOp(heads, k.Shape.Columns / headDim, headDim, scale ?? 1 / MathF.Sqrt(headDim), mask, p, p > 0 ? NextStream() : 0, softcap);
+        if (CacheLength > 0)
+            return CachedAttention(name, op, q, k, v, output, lse);
         Emit(name, op, [q, k, v, CuSeqlens, KeyVisible], output, lse);
+        return output;
+    }
+
+    /// <summary>The new keys and values join those of the steps before; attention then reads the cache.</summary>
+    private Tensor CachedAttention(string name, AttentionOp op, Tensor q, Tensor k, Tensor v, Tensor output, Tensor lse)
+    {
+        if (!op.Mask.Causal)
+            throw new InputException($"{name}: attention to both sides has no cache; only decoders generate text");
+        var (keys, values) = (Cache($"{name}.key_cache", k.Shape.Columns), Cache($"{name}.value_cache", v.Shape.Columns));
+        Emit(name, CacheAppendOp.Instance, [k, v, CuSeqlens, CacheSlots, PastLengths], keys, values);
+        Emit(name, new CachedAttentionOp(op, CacheLength), [q, k, v, keys, values, CuSeqlens, KeyVisible, CacheSlots, PastLengths], output, lse);
         return output;
     }
 
@@ -221,9 +245,11 @@ public sealed partial class Graph
     /// <summary>Mean squared error of [sequences, 1] against <see cref="Targets"/>.</summary>
     public Tensor SquaredError(Tensor logits) => SetLoss("loss", SquaredErrorOp.Instance, [logits, Targets]);
 
-    /// <summary>LM head without a loss: logits [tokens, vocabulary].</summary>
+    /// <summary>LM head without a loss: logits [tokens, vocabulary], with a cache those of each sequence's row alone.</summary>
     public Tensor LmHead(string name, Tensor h, string weightName, int vocabulary)
     {
+        if (CacheLength > 0)
+            h = Gather($"{name}.input", h);
         RecordModule(new GraphModule(name, "linear", h.Shape.Columns, vocabulary, false));
         var logits = New(name, h.Shape with { Columns = vocabulary });
         Emit(name, LinearOp.Instance, [h, Weight(weightName, Shape.Fixed(vocabulary, h.Shape.Columns)), null, null], logits);

@@ -56,6 +56,8 @@ public sealed partial class Graph
         CuSeqlens = Input("cu_seqlens", RowKind.Sequences);
         PoolIndex = Input("pool_index", RowKind.Sequences);
         ClassLabels = Input("class_labels", RowKind.Sequences);
+        CacheSlots = Input("cache_slots", RowKind.Sequences);
+        PastLengths = Input("past_lengths", RowKind.Sequences);
         Targets = new Tensor("targets", Shape.PerSequence(1), ElementType.F32, TensorCategory.Input, -1);
     }
 
@@ -109,6 +111,23 @@ public sealed partial class Graph
 
     /// <summary>Regression target of each sequence [sequences].</summary>
     public Tensor Targets { get; }
+
+    /// <summary>Row of the cache that each sequence has [sequences]; read by graphs with a cache.</summary>
+    public Tensor CacheSlots { get; }
+
+    /// <summary>Tokens of each sequence that are in the cache before the step [sequences]; read by graphs with a cache.</summary>
+    public Tensor PastLengths { get; }
+
+    /// <summary>
+    /// Tokens of a sequence whose keys and values are kept from step to step; 0: a step stands alone. With a cache the batch holds only
+    /// the new tokens of each sequence, and a language model's head only works on the row that represents it.
+    /// </summary>
+    public int CacheLength { get; internal set; }
+
+    /// <summary>Keys and values kept from step to step.</summary>
+    public IReadOnlyList<Tensor> Caches => _caches;
+
+    private readonly List<Tensor> _caches = [];
 
     /// <summary>Added to each position before a table is read (RoBERTa begins after its padding index).</summary>
     public int PositionOffset { get; set; }
@@ -230,6 +249,17 @@ public sealed partial class Graph
 
     /// <summary>Element type of a weight matrix in the checkpoint, whether it is trained or not.</summary>
     internal ElementType StoredType(string weightName) => _weightType(weightName);
+
+    /// <summary>Keys or values of one layer: a row a sequence, <see cref="CacheLength"/> tokens of <paramref name="width"/> in it.</summary>
+    internal Tensor Cache(string name, int width)
+    {
+        var columns = (long)CacheLength * width;
+        if (columns > int.MaxValue)
+            throw new InputException($"a cache of {CacheLength} tokens is too long for {name}; lower the number of tokens");
+        var tensor = new Tensor(name, Shape.PerSequence((int)columns), ElementType.F32, TensorCategory.Cache, Layer);
+        _caches.Add(tensor);
+        return tensor;
+    }
 
     internal void RecordModule(GraphModule module) => _modules.TryAdd(module.Name, module);
 

@@ -15,8 +15,11 @@ namespace NativeLora.Graphs;
 public sealed record MemoryReport(
     long Weights, long Parameters, long Gradients, long Optimizer, long Saved, long Arena, long Constants, long Inputs, long Scratch)
 {
+    /// <summary>Keys and values that are kept from step to step.</summary>
+    public long Cache { get; init; }
+
     /// <summary>All of it; <see cref="Saved"/> is within <see cref="Arena"/>.</summary>
-    public long Total => Weights + Parameters + Gradients + Optimizer + Arena + Constants + Inputs + Scratch;
+    public long Total => Weights + Parameters + Gradients + Optimizer + Arena + Constants + Inputs + Scratch + Cache;
 }
 
 /// <summary>What one layer costs in a step.</summary>
@@ -202,11 +205,17 @@ public sealed class MemoryPlan
         var gradients = Graph.ParameterGradients.Count == 0 ? 0 : parameters;
         var constants = Graph.Constants.Keys.Sum(c => c.Bytes(Capacity));
         return new MemoryReport(weights, parameters, gradients, gradients * momentsPerElement, _saved.Sum(s => s.Bytes(Capacity)),
-            ArenaBytes, constants, InputBytes, scratch);
+            ArenaBytes, constants, InputBytes, scratch)
+        {
+            Cache = CacheBytes,
+        };
     }
 
     /// <summary>Bytes of the batch's inputs at capacity.</summary>
-    public long InputBytes => 4L * (5L * Capacity.Tokens + 4L * Capacity.Sequences + 1);
+    public long InputBytes => 4L * (5L * Capacity.Tokens + (Graph.CacheLength > 0 ? 6L : 4L) * Capacity.Sequences + 1);
+
+    /// <summary>Bytes of the keys and values that are kept from step to step.</summary>
+    public long CacheBytes => Graph.Caches.Sum(c => c.Bytes(Capacity));
 
     /// <summary>What each layer costs for a batch of that size.</summary>
     public IReadOnlyList<LayerCost> Layers(BatchSize size)

@@ -86,6 +86,9 @@ public enum TensorCategory
 
     /// <summary>Representation that the host reads after the step, in the arena.</summary>
     Feature,
+
+    /// <summary>Keys or values of the tokens so far: lives from step to step, a row a sequence of the capacity.</summary>
+    Cache,
 }
 
 /// <summary>A symbolic tensor: a name, a shape and a type. Only a session gives it bytes.</summary>

@@ -36,6 +36,9 @@ public sealed record BuildOptions
 
     /// <summary>Tokens of the longest sequence.</summary>
     public int MaxLength { get; init; } = 512;
+
+    /// <summary>Tokens of a sequence whose keys and values are kept from step to step, for generating text; 0: a step stands alone.</summary>
+    public int CacheLength { get; init; }
 }
 
 /// <summary>What the host may read of a built graph.</summary>
@@ -118,7 +121,10 @@ public abstract class Model
         ArgumentNullException.ThrowIfNull(options);
         if (options.MaxLength > MaxPositions)
             throw new InputException($"sequences of {options.MaxLength} tokens: the model takes at most {MaxPositions}; lower the maximum length");
+        if (options.CacheLength > 0 && IsEncoder)
+            throw new InputException($"{Config.Source}: {Config.ModelType} is an encoder; only decoders generate text");
         graph.PositionOffset = PositionOffset;
+        graph.CacheLength = options.CacheLength;
         var states = new List<Tensor>();
         var outputs = Append(graph, options, state =>
         {

@@ -92,8 +92,16 @@ public sealed class NormGradOp(Op forward) : Op
         var (x, weight) = (node.Inputs[0]!, node.Inputs[1]!);
         var dy = gradients.Of(node.Output)!;
         var (input, parameters) = (gradients.Needs(x), gradients.Needs(weight) || gradients.Needs(bias));
-        if (parameters && !(gradients.Needs(weight) && (bias is null || gradients.Needs(bias))))
-            throw new InvalidOperationException($"{node.Name}: weight and bias of a norm are trained together");
+        if (parameters && !gradients.Needs(weight))
+        {
+            // The bias alone: the sum of dy.
+            ColumnSumOp.Emit(gradients, node.Name, dy, bias!);
+            if (!input)
+                return;
+            parameters = false;
+        }
+        if (parameters && bias is not null && !gradients.Needs(bias))
+            throw new InvalidOperationException($"{node.Name}: the weight of a norm is trained without its bias");
         var outputs = new List<Tensor>();
         var addend = input ? gradients.Take(x) : null;
         if (input)

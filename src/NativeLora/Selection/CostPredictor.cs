@@ -106,7 +106,8 @@ public static class CostPredictor
         // Settings that fit no layer are an error for every choice of layers.
         var (_, all, everywhere) = TrainableModel.Resolve(modules, request.Lora with { LayersToTransform = null, LayersPattern = null });
         if (layers.Count == 0)
-            return Trainables.Of(new Dictionary<string, AdapterSlot>(), all.SavedModules);
+            return Trainables.Of(new Dictionary<string, AdapterSlot>(), all.SavedModules,
+                request.Lora.Bias == LoraBias.All ? all.TrainedBiases.Select(m => $"{m.Name}.bias") : null);
         return layers.Count == model.Layers
             ? everywhere
             : TrainableModel.Resolve(modules, TargetResolver.ForLayers(request.Lora, modules, layers)).Trainables;

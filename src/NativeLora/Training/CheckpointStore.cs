@@ -59,10 +59,19 @@ internal sealed class CheckpointStore(string output, int keep)
                 Directory.Delete(name, recursive: true);
             Directory.CreateDirectory(name);
         });
-        TrainedTensors.Save(model, name);
-        TrainedTensors.SaveOptimizer(model, name);
-        state.Write(name);
-        WriteSums(name, [.. TrainedTensors.Files(model), TrainedTensors.OptimizerFile, TrainerState.File]);
+        try
+        {
+            TrainedTensors.Save(model, name);
+            TrainedTensors.SaveOptimizer(model, name);
+            state.Write(name);
+            WriteSums(name, [.. TrainedTensors.Files(model), TrainedTensors.OptimizerFile, TrainerState.File]);
+        }
+        catch
+        {
+            // A full disk, mostly: the room is of more use than half a checkpoint.
+            Quietly(RemoveUnfinished);
+            throw;
+        }
         Guarded(() =>
         {
             var old = Path.Combine(_folder, $"{UnfinishedPrefix}old-{state.Step}");
@@ -151,6 +160,18 @@ internal sealed class CheckpointStore(string output, int keep)
     {
         using var stream = File.OpenRead(path);
         return Convert.ToHexStringLower(SHA256.HashData(stream));
+    }
+
+    private static void Quietly(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (RunException)
+        {
+            // The error that led here says more.
+        }
     }
 
     private void Guarded(Action action)

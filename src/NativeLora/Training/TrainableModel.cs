@@ -1,3 +1,4 @@
+using System.Runtime.ExceptionServices;
 using NativeLora.Adapters;
 using NativeLora.Devices;
 using NativeLora.Graphs;
@@ -19,6 +20,7 @@ public sealed class TrainableModel : IDisposable
         pretrained.Weights.Check(graph);
         Parameters = new ParameterStore(pretrained.Device, graph, training) { WeightDecay = _ => 0 };
         BaseInitial = graph;
+        Weights = pretrained.Weights;
     }
 
     private Graph BaseInitial { get; }
@@ -41,6 +43,15 @@ public sealed class TrainableModel : IDisposable
     /// <summary>The trainable tensors.</summary>
     public ParameterStore Parameters { get; }
 
+    /// <summary>
+    /// The frozen weights: the base's, or, where the adapter's initialisation takes a part of them (PiSSA, OLoRA), what is left, which this
+    /// model owns.
+    /// </summary>
+    public ModelWeights Weights { get; private set; }
+
+    /// <summary>A and B as the decomposition made them; null for adapters that leave the base as it is.</summary>
+    private AdapterWeights? Parts { get; set; }
+
     /// <summary>Adapters by PEFT's settings, newly initialised, or with the given tensors.</summary>
     /// <param name="pretrained">The base.</param>
     /// <param name="head">What stands on top.</param>
@@ -57,7 +68,10 @@ public sealed class TrainableModel : IDisposable
         var model = new TrainableModel(pretrained, head, trainables, completed, targets, training);
         try
         {
-            weights ??= AdapterInitializer.Create(completed, targets, seed, model.BaseTensor).Weights;
+            if (completed.ChangesBase)
+                model.Decompose(completed, targets);
+            weights ??= AdapterInitializer.Create(completed, targets, seed, model.BaseTensor, parts: model.Parts).Weights;
+            model.TakeEmbeddings(weights);
             foreach (var key in model.Parameters.Names)
             {
                 var (rows, columns) = model.Parameters.Size(key);
@@ -85,8 +99,10 @@ public sealed class TrainableModel : IDisposable
             throw new InputException($"not supported yet: {reason}");
         if (targets.Adapted.FirstOrDefault(a => a.Module.IsOutputHead) is { } headed)
             throw new InputException($"not supported yet: an adapter on the head \"{headed.Name}\"; leave it out of target_modules");
-        var slots = targets.Adapted.ToDictionary(a => a.Name, a => new AdapterSlot(a.Rank, (float)a.Scaling, (float)completed.Dropout));
-        return (completed, targets, Trainables.Of(slots, targets.SavedModules));
+        var biases = targets.TrainedBiases.Select(m => m.Name).ToHashSet();
+        var slots = targets.Adapted.ToDictionary(
+            a => a.Name, a => new AdapterSlot(a.Rank, (float)a.Scaling, (float)completed.Dropout, completed.UseDora, biases.Contains(a.Name)));
+        return (completed, targets, Trainables.Of(slots, targets.SavedModules, biases.Where(b => !slots.ContainsKey(b)).Select(b => $"{b}.bias")));
     }
 
     /// <summary>The whole model, to be trained in full.</summary>
@@ -114,7 +130,7 @@ public sealed class TrainableModel : IDisposable
 
     /// <summary>A session over the trainable tensors.</summary>
     public Session NewSession(Graph graph, BatchSize capacity) =>
-        new(Pretrained.Device, MemoryPlan.For(graph, capacity), Pretrained.Weights, Parameters);
+        new(Pretrained.Device, MemoryPlan.For(graph, capacity), Weights, Parameters);
 
     /// <summary>The trainable tensors under PEFT's names.</summary>
     public AdapterWeights Export()
@@ -129,12 +145,82 @@ public sealed class TrainableModel : IDisposable
         return weights;
     }
 
+    /// <summary>
+    /// The settings and tensors that give this model over the untouched base: those of <see cref="Export"/>, or, where the base was
+    /// changed (PiSSA, OLoRA), plain LoRA of twice the rank.
+    /// </summary>
+    public (LoraConfig Config, AdapterWeights Weights) ExportPlain()
+    {
+        var weights = Export();
+        return Parts is { } parts ? PlainLora.Of(Config!, Targets!, weights, parts) : (Config!, weights);
+    }
+
+    private void Decompose(LoraConfig config, ResolvedTargets targets)
+    {
+        var (residuals, parts) = (new ModelWeights(Pretrained.Weights), new AdapterWeights());
+        Weights = residuals;
+        var done = new WeightParts[targets.Adapted.Count];
+        // A few at a time, as each of them holds its matrix in fp64.
+        var width = Math.Max(1, Math.Min(Pretrained.Device.Workers, 8));
+        for (var first = 0; first < done.Length; first += width)
+        {
+            var last = Math.Min(done.Length, first + width);
+            var bases = Enumerable.Range(first, last - first).Select(i => Required($"{targets.Adapted[i].Name}.weight")).ToArray();
+            try
+            {
+                Parallel.For(first, last, i =>
+                    done[i] = WeightDecomposition.Of(config.InitLoraWeights, bases[i - first], targets.Adapted[i], Pretrained.Weights.TypeOf($"{targets.Adapted[i].Name}.weight")));
+            }
+            catch (AggregateException e)
+            {
+                ExceptionDispatchInfo.Throw(e.InnerExceptions[0]);
+            }
+            for (var i = first; i < last; i++)
+            {
+                var (adapted, (a, b, residual)) = (targets.Adapted[i], done[i]);
+                residuals.Replace($"{adapted.Name}.weight", residual);
+                parts.Set(AdapterLayout.LoraA(adapted.Name), [adapted.Rank, adapted.Module.InFeatures], a);
+                parts.Set(AdapterLayout.LoraB(adapted.Name), [adapted.Module.OutFeatures, adapted.Rank], b);
+                done[i] = new WeightParts([], [], []);
+            }
+        }
+        Parts = parts;
+    }
+
+    /// <summary>PEFT stores the table beneath an adapter on an embedding; where it is not the base's, it stands for it.</summary>
+    private void TakeEmbeddings(AdapterWeights weights)
+    {
+        if (Targets is not { } targets)
+            return;
+        foreach (var adapted in targets.Adapted.Where(a => a.Module.Kind == ModuleKind.Embedding))
+        {
+            var name = $"{adapted.Name}.weight";
+            if (!weights.Tensors.TryGetValue($"{adapted.Name}.base_layer.weight", out var stored) || stored.Values.AsSpan().SequenceEqual(Required(name)))
+                continue;
+            if (ReferenceEquals(Weights, Pretrained.Weights))
+                Weights = new ModelWeights(Pretrained.Weights);
+            Weights.Replace(name, stored.Values);
+        }
+    }
+
+    private float[] Required(string name) => BaseTensor(name) ?? throw new InputException($"{Pretrained.Checkpoint.Path}: there is no tensor \"{name}\", which the adapter changes");
+
     private FreshWeight? Fresh(Tensor tensor) => BaseInitial.Fresh.TryGetValue(tensor, out var fresh) ? fresh : null;
 
-    /// <summary>Values that a module trained in full begins with: the checkpoint's, or fresh ones.</summary>
-    private float[]? BaseTensor(string name) =>
-        BaseInitial.Trainable.FirstOrDefault(t => t.Name == name) is { } tensor ? Pretrained.Weights.Values(tensor, Fresh(tensor)) : null;
+    /// <summary>Values of a weight of the base: the checkpoint's, or fresh ones. A trained bias of an adapted module has PEFT's name for it.</summary>
+    private float[]? BaseTensor(string name)
+    {
+        if (BaseInitial.Weights.FirstOrDefault(t => t.Name == name) is { } weight)
+            return Pretrained.Weights.Values(weight, Fresh(weight));
+        var beneath = name.EndsWith(".bias", StringComparison.Ordinal) ? $"{name[..^".bias".Length]}.base_layer.bias" : name;
+        return BaseInitial.Trainable.FirstOrDefault(t => t.Name == beneath) is { } bias ? Pretrained.Weights.Values(name, bias.Shape, null) : null;
+    }
 
     /// <inheritdoc/>
-    public void Dispose() => Parameters.Dispose();
+    public void Dispose()
+    {
+        Parameters.Dispose();
+        if (!ReferenceEquals(Weights, Pretrained.Weights))
+            Weights.Dispose();
+    }
 }

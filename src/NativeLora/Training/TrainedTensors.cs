@@ -18,21 +18,31 @@ internal static class TrainedTensors
 
     /// <summary>Names of the files that <see cref="Save"/> writes.</summary>
     public static IReadOnlyList<string> Files(TrainableModel model) =>
-        model.Config is null ? [ModelFile, "config.json"] : ["adapter_model.safetensors", "adapter_config.json"];
+        model.Config is null ? [ModelFile, "config.json"]
+        : [.. Labels(model) is null ? (string[])[] : [LabelsFile.Name], "adapter_model.safetensors", "adapter_config.json"];
 
     /// <summary>Writes the trained tensors in fp32: a PEFT adapter, or, where everything is trained, a model folder.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="folder">Where to.</param>
+    /// <param name="plain">Whether an adapter over a changed base (PiSSA, OLoRA) is written as plain LoRA over the untouched one.</param>
     /// <exception cref="RunException">A file cannot be written.</exception>
-    public static void Save(TrainableModel model, string folder)
+    public static void Save(TrainableModel model, string folder, bool plain = false)
     {
         if (model.Config is { } config)
         {
-            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), model.Export());
+            if (Labels(model) is { } labels)
+                LabelsFile.Save(folder, labels);
+            var weights = default(AdapterWeights);
+            if (plain)
+                (config, weights) = model.ExportPlain();
+            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), weights ?? model.Export());
             return;
         }
         var parameters = model.Parameters;
         SafeTensorsWriter.Write(Path.Combine(folder, ModelFile), [.. parameters.Names.Select(
             name => TensorToWrite.Streamed(name, ElementType.F32, Shape(model, name), to => to.Write(MemoryMarshal.AsBytes(parameters.Read(name).AsSpan()))))]);
-        var json = JsonNode.Parse(model.Pretrained.Model.Config.Json)!.AsObject();
+        var modules = model.Pretrained.Modules(model.Head);
+        var json = JsonNode.Parse(MergedConfig.Write(model.Pretrained.Model.Config.Json, modules, Labels(model), untied: false))!.AsObject();
         json.Remove("torch_dtype");
         json["dtype"] = "float32";
         AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
@@ -82,6 +92,12 @@ internal static class TrainedTensors
             foreach (var name in parameters.Names)
                 moments.Write(4 * parameters.Place(name).Offset, MemoryMarshal.AsBytes(Values(file, prefix + name, parameters.Size(name)).AsSpan()));
     }
+
+    // What the outputs of a classifier are called. PEFT's files have no place for it.
+    private static string[]? Labels(TrainableModel model) =>
+        model.Head == Models.ModelHead.SequenceClassification && model.Pretrained.Model.Config.Id2Label is { Count: > 0 } names
+            ? [.. names.OrderBy(n => n.Key).Select(n => n.Value)]
+            : null;
 
     private static (string Prefix, DeviceBuffer Values)[] Moments(ParameterStore parameters) =>
         [(First, parameters.FirstMoments!), (Second, parameters.SecondMoments!)];

@@ -61,7 +61,7 @@ public sealed class Trainer : IDisposable
         _labels = TrainingExamples.Check(_train, model.Head, transformer.Config.NumLabels, Math.Min(options.MaxLength ?? int.MaxValue, transformer.MaxPositions));
         _order = new BatchOrder([.. _train.Select(e => e.Length)], options.Order);
         _schedule = Schedule();
-        CheckBest(dev is not null, metrics);
+        CheckBest(options, model.Head, dev is not null, metrics ?? Metrics.For(transformer.Config.NumLabels == 1));
         var longest = _train.Max(e => e.Length);
         var (tokens, sequences) = (_order.TokenCapacity, _order.SequenceCapacity);
         _batch = new PackedBatch(tokens, sequences);
@@ -103,7 +103,10 @@ public sealed class Trainer : IDisposable
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
         if (!Directory.Exists(options.OutputFolder))
+        {
+            Checkpoints.AtomicFile.CheckFolder(options.OutputFolder);
             return;
+        }
         using var folder = new OutputLock(options.OutputFolder);
         CheckNew(options, new CheckpointStore(options.OutputFolder, options.KeepCheckpoints));
     }
@@ -137,7 +140,9 @@ public sealed class Trainer : IDisposable
         }
         if (_options.KeepBest is not null && _state.BestStep is { } best && best != _state.Step)
             LoadBest(best);
-        TrainedTensors.Save(_model, _options.OutputFolder);
+        TrainedTensors.Save(_model, _options.OutputFolder, plain: !_options.SaveResidual);
+        if (_model.Config is null)
+            Adapters.AdapterMerger.CopyCompanions(_model.Pretrained.Checkpoint, _options.OutputFolder);
         return new TrainingSummary(
             _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder);
     }
@@ -162,15 +167,20 @@ public sealed class Trainer : IDisposable
         return steps <= int.MaxValue ? (int)steps : throw new InputException($"{epochs} epochs are {steps} steps, more than can be counted; lower the number of epochs");
     }
 
-    private void CheckBest(bool evaluates, TaskMetrics? metrics)
+    /// <summary>Checks that there is the metric to keep the best weights by.</summary>
+    /// <param name="options">May name one.</param>
+    /// <param name="head">What is trained.</param>
+    /// <param name="evaluates">Whether there are examples to evaluate on.</param>
+    /// <param name="metrics">Metrics of a classification or regression.</param>
+    /// <exception cref="InputException">There is none of that name, or nothing to evaluate on.</exception>
+    public static void CheckBest(TrainerOptions options, ModelHead head, bool evaluates, TaskMetrics? metrics)
     {
-        if (_options.KeepBest is not { } name)
+        ArgumentNullException.ThrowIfNull(options);
+        if (options.KeepBest is not { } name)
             return;
         if (!evaluates)
             throw new InputException($"the weights with the best {name} cannot be kept without examples to evaluate on; give some, or keep the last");
-        IReadOnlyList<string> known = _model.Head == ModelHead.LanguageModel
-            ? ["loss", "perplexity"]
-            : ["loss", .. (metrics ?? Metrics.For(_model.Pretrained.Model.Config.NumLabels == 1)).Names];
+        IReadOnlyList<string> known = head == ModelHead.LanguageModel ? ["loss", "perplexity"] : ["loss", .. metrics?.Names ?? []];
         if (!known.Contains(name))
             throw new InputException($"there is no metric {name} to keep the best by; there are {string.Join(", ", known)}");
     }
@@ -217,7 +227,9 @@ public sealed class Trainer : IDisposable
             _observer.OnResumed(step, folder);
             return;
         }
-        if (steps.Count > 0)
+        if (steps.Count == 0)
+            _observer.OnWarning($"{_options.OutputFolder}: there is no checkpoint to go on from: the training begins at its first step");
+        else
             throw new InputException($"{_options.OutputFolder}: none of the {steps.Count} checkpoints is whole; begin anew with overwrite");
     }
 

@@ -77,6 +77,9 @@ public sealed record TrainerOptions
     /// <summary>Steps from checkpoint to checkpoint; 0: only at the end, when interrupted, and of the best evaluation.</summary>
     public int SaveEvery { get; init; }
 
+    /// <summary>Whether a PiSSA or OLoRA adapter is stored as it is, over a base without its part, and not as plain LoRA over the whole base.</summary>
+    public bool SaveResidual { get; init; }
+
     /// <summary>Checkpoints that stay, beside the best.</summary>
     public int KeepCheckpoints { get; init; } = 2;
 
@@ -102,6 +105,8 @@ public sealed record TrainerOptions
             throw new InputException("there is no output folder; name one");
         Least(Epochs, 1, "the number of epochs");
         Least(MaxSteps ?? 1, 1, "the number of steps");
+        Least(BatchSize ?? 1, 1, "the batch size");
+        Least(BatchTokens ?? 1, 1, "the number of tokens of a batch");
         Least(AccumulationSteps, 1, "the number of micro-batches of an update");
         Least(EvaluateEvery, 0, "the number of steps between evaluations");
         Least(EvaluationBatchSize ?? 1, 1, "the batch size of evaluations");
@@ -110,6 +115,9 @@ public sealed record TrainerOptions
         Least(LogEvery, 1, "the number of steps between lines of metrics");
         Least(WarmupSteps ?? 0, 0, "the number of warm-up steps");
         Least(MaxLength ?? 1, 1, "the maximum length");
+        From0(LearningRate, "the learning rate");
+        if (WarmupSteps is null)
+            _ = Training.LearningRate.StepsOf(1, WarmupRatio);
         From0(MaxGradientNorm, "the gradient norm to clip at");
         From0(Adam.WeightDecay, "the weight decay");
         From0(Adam.Epsilon, "AdamW's epsilon");

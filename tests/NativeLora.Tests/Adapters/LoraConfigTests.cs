@@ -71,18 +71,33 @@ public class LoraConfigTests
     }
 
     [Theory]
-    [InlineData("""{"peft_type": "LORA", "use_dora": true}""", "DoRA")]
-    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}""", "pissa_niter_4")]
-    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "olora"}""", "olora")]
-    [InlineData("""{"peft_type": "LORA", "bias": "lora_only"}""", "bias")]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "corda"}""", "corda")]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_"}""", "pissa_niter_")]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_-1"}""", "pissa_niter_-1")]
     [InlineData("""{"peft_type": "LORA", "fan_in_fan_out": true}""", "fan_in_fan_out")]
     public void Says_what_cannot_be_trained_yet(string json, string word) => Assert.Contains(word, LoraConfig.Parse(json).UnsupportedReason());
 
+    [Theory]
+    [InlineData("""{"peft_type": "LORA", "use_dora": true}""", false)]
+    [InlineData("""{"peft_type": "LORA", "bias": "lora_only"}""", false)]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa"}""", true)]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}""", true)]
+    [InlineData("""{"peft_type": "LORA", "init_lora_weights": "olora"}""", true)]
+    public void Says_what_begins_with_a_part_of_the_base(string json, bool changes)
+    {
+        var config = LoraConfig.Parse(json);
+        Assert.Null(config.UnsupportedReason());
+        Assert.Equal(changes, config.ChangesBase);
+    }
+
     [SharedFact]
-    public void An_adapter_on_an_embedding_cannot_be_trained_yet()
+    public void An_adapter_on_an_embedding_is_plain_LoRA()
     {
         var config = new LoraConfig { TargetModules = ModuleSelector.Of("embed_tokens") };
-        Assert.Contains("embed_tokens", config.UnsupportedReason(TargetResolver.Resolve(config, TestModels.Case("llama-mha"))));
+        var targets = TargetResolver.Resolve(config, TestModels.Case("llama-mha"));
+        Assert.Null(config.UnsupportedReason(targets));
+        Assert.Contains("embed_tokens", (config with { UseDora = true }).UnsupportedReason(targets));
+        Assert.Contains("embed_tokens", (config with { InitLoraWeights = "olora" }).UnsupportedReason(targets));
     }
 
     [Fact]

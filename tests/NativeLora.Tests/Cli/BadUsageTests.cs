@@ -7,7 +7,18 @@ public sealed class BadUsageTests
     public void UnknownCommand_IsNamedAndTheOneMeantSuggested() => CliRun.Of("selct", "--model", "x").AssertRefused("\"selct\" (did you mean select?)");
 
     [Fact]
-    public void UnknownOption_IsNamed() => CliRun.Of("info", "--modle", "x").AssertRefused("--modle");
+    public void UnknownOption_IsNamedAndTheOneMeantSuggested() => CliRun.Of("info", "--modle", "x").AssertRefused("--modle (did you mean --model?)");
+
+    [Theory]
+    [InlineData("--r", "abc", "--r abc: give a whole number")]
+    [InlineData("--seed", "-1", "--seed -1: give a whole number from 0 on")]
+    [InlineData("--lr", "fast", "--lr fast: give a number")]
+    public void WrongNumber_IsNamedInPlainWords(string option, string value, string saying) =>
+        CliRun.Of("train", "--model", "x", option, value).AssertRefused(saying);
+
+    [Fact]
+    public void FieldsOfAGlueTask_AreItsOwn() =>
+        CliRun.Of("eval", "--model", "x", "--task", "mrpc", "--data", "x", "--labels", "a,b").AssertRefused("--labels has no meaning with --task mrpc");
 
     [Fact]
     public void MissingOption_IsNamed() => CliRun.Of("select").AssertRefused("--model");
@@ -75,6 +86,25 @@ public sealed class BadUsageTests
     {
         using var model = new SmallModel();
         CliRun.Of("select", "--model", model.Path, "--task", "text", "--data", model.Write("bad-rows.tsv", content)).AssertRefused(saying);
+    }
+
+    [SharedFact]
+    public void MalformedJson_IsNamedByItsLine()
+    {
+        using var model = new SmallModel();
+        var rows = model.Write("rows.jsonl", "{\"text\":\"ab\",\"label\":1}\n{\"text\":\"ac\",\"label\":2\n");
+        var run = CliRun.Of("select", "--model", model.Path, "--task", "text", "--data", rows);
+        run.AssertRefused("line 2 is not JSON");
+        Assert.DoesNotContain("LineNumber", run.Error, StringComparison.Ordinal);
+    }
+
+    [SharedFact]
+    public void OutputThatIsAFile_IsRefusedBeforeAnyWork()
+    {
+        using var model = new SmallModel();
+        var run = CliRun.Of("select", "--model", model.Path, "--task", "text", "--data", model.Data, "--output", model.Data);
+        run.AssertRefused("is a file");
+        Assert.Empty(run.Output);
     }
 
     [SharedFact]

@@ -12,32 +12,37 @@ namespace NativeLora.Tests.Cli;
 public sealed class MemoryCommandTests
 {
     [SharedTheory]
-    [InlineData("fixtures/models/bert-cls/model", "01010", "00111", 8, 20)]
-    [InlineData("fixtures/models/llama-gqa/model", null, null, 4, 16)]
-    [InlineData("models/minilm-l6", "010011", "000111", 8, 40)]
-    public void Prediction_IsWhatASessionAllocates(string folder, string? cka, string? topHalf, int batch, int length)
+    [InlineData("fixtures/models/bert-cls/model", "01010", "00111", 8, 20, false)]
+    [InlineData("fixtures/models/llama-gqa/model", null, null, 4, 16, false)]
+    [InlineData("models/minilm-l6", "010011", "000111", 8, 40, false)]
+    [InlineData("fixtures/models/bert-cls/model", "01010", "00111", 8, 20, true)]
+    [InlineData("fixtures/models/llama-gqa/model", null, null, 4, 16, true)]
+    public void Prediction_IsWhatASessionAllocates(string folder, string? cka, string? topHalf, int batch, int length, bool doraAndBiases)
     {
+        string[] variant = doraAndBiases ? ["--dora", "--bias", "lora_only", "--dropout", "0.1"] : [];
         var path = Shared.Path(folder.Split('/'));
         using var device = new CpuDevice(2);
         using var pretrained = PretrainedModel.Open(path, device);
         var layers = pretrained.Model.Layers;
         string[] masks = [cka ?? "01".PadRight(layers, '0'), topHalf ?? "1".PadLeft(layers, '0')];
-        var run = CliRun.Of(["memory", "--model", path, "--batch-size", $"{batch}", "--max-length", $"{length}", "--threads", "2", "--json", .. masks.SelectMany(m => (string[])["--mask", m])]).AssertDone();
+        var run = CliRun.Of(["memory", "--model", path, "--batch-size", $"{batch}", "--max-length", $"{length}", "--threads", "2", "--json", .. variant, .. masks.SelectMany(m => (string[])["--mask", m])]).AssertDone();
         using var document = JsonDocument.Parse(run.Output);
         var columns = document.RootElement.GetProperty("columns");
         Assert.Equal([new string('1', layers), .. masks], columns.EnumerateArray().Select(c => c.GetProperty("mask").GetString()));
         foreach (var column in columns.EnumerateArray())
-            AssertAllocated(path, column, batch, length);
+            AssertAllocated(path, column, batch, length, doraAndBiases);
         Assert.True(Bytes(columns[2], "activations_saved") < Bytes(columns[0], "activations_saved"));
     }
 
-    private static void AssertAllocated(string path, JsonElement column, int batch, int length)
+    private static void AssertAllocated(string path, JsonElement column, int batch, int length, bool doraAndBiases)
     {
         using var device = new CpuDevice(2);
         using var pretrained = PretrainedModel.Open(path, device);
         var encoder = pretrained.Model.IsEncoder;
         var head = encoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
         var config = new LoraConfig { Rank = 8, Alpha = 16, TaskType = encoder ? "SEQ_CLS" : "CAUSAL_LM" };
+        if (doraAndBiases)
+            config = config with { UseDora = true, Bias = LoraBias.LoraOnly, Dropout = 0.1 };
         var chosen = LayerSelection.ParseLayers(column.GetProperty("mask").GetString()!, pretrained.Model.Layers);
         var forLayers = TargetResolver.ForLayers(config, pretrained.Modules(head), [.. chosen]);
         var before = device.AllocatedBytes;

@@ -20,7 +20,7 @@ internal static class DirectionalDerivatives
 
     /// <summary>Checks all tensors.</summary>
     /// <remarks>A <paramref name="stepFactor"/> under 1 is for losses that bend more than the usual step allows: O(h⁴) becomes less, noise more.</remarks>
-    public static void Check(Device device, Graph backward, Graph forward, ModelWeights weights, ParameterStore parameters, PackedBatch batch, RunSettings settings, BatchSize? capacity = null, double stepFactor = 1)
+    public static void Check(Device device, Graph backward, Graph forward, ModelWeights weights, ParameterStore parameters, PackedBatch batch, RunSettings settings, BatchSize? capacity = null, double stepFactor = 1, Action<string>? moved = null)
     {
         var size = capacity ?? new BatchSize(batch.TokenCapacity, batch.SequenceCapacity, 0);
         using var gradients = new Session(device, MemoryPlan.For(backward, size), weights, parameters);
@@ -53,10 +53,12 @@ internal static class DirectionalDerivatives
             double At(double steps)
             {
                 parameters.Write(name, [.. values.Select((v, i) => (float)(v + steps * h * direction[i] / norm))]);
+                moved?.Invoke(name);
                 return Loss();
             }
             var difference = (8 * (At(1) - At(-1)) - (At(2) - At(-2))) / (12 * h);
             parameters.Write(name, values);
+            moved?.Invoke(name);
             var allowed = Relative * Math.Abs(wanted) + LossNoise * scale / h;
             if (!(Math.Abs(difference - wanted) <= allowed))
                 failures.Add($"{name}: {wanted:g5} by the backward, {difference:g5} by differences, {Math.Abs(difference - wanted) / allowed:g3} times the tolerance");

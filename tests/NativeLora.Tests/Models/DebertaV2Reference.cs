@@ -8,9 +8,9 @@ internal sealed class DebertaV2Reference(HfConfig config, Checkpoint checkpoint)
     private readonly int _hidden = config.GetInt("hidden_size");
     private readonly int _heads = config.GetInt("num_attention_heads");
     private readonly double _epsilon = config.GetDouble("layer_norm_eps", 1e-7);
-    private readonly string _parts = config.Has("pos_att_type") ? config.Json.Split("pos_att_type")[1].Split("position")[0] : "";
+    private readonly string _parts = config.IsString("pos_att_type") ? config.GetString("pos_att_type") : string.Join('|', config.GetStrings("pos_att_type") ?? []);
 
-    private bool Has(string part) => _parts[..Math.Min(_parts.Length, 20)].Contains(part, StringComparison.Ordinal);
+    private bool Has(string part) => _parts.Contains(part, StringComparison.Ordinal);
 
     /// <summary>Hidden states after the embeddings and each layer, and logits.</summary>
     public (List<double[][]> States, double[] Logits) Run(int[] ids, int[] types)
@@ -43,7 +43,7 @@ internal sealed class DebertaV2Reference(HfConfig config, Checkpoint checkpoint)
     {
         var (q, k, v) = (Project("query_proj"), Project("key_proj"), Project("value_proj"));
         var shared = config.GetBool("share_att_key", false);
-        var relative = config.GetBool("relative_attention", false);
+        var relative = config.GetBool("relative_attention", false) && _parts.Length > 0;
         var maxRelative = config.GetInt("max_relative_positions", -1) is > 0 and var most ? most : config.GetInt("max_position_embeddings");
         var buckets = config.GetInt("position_buckets", -1);
         var span = buckets > 0 ? buckets : maxRelative;
@@ -116,7 +116,7 @@ internal sealed class DebertaV2Reference(HfConfig config, Checkpoint checkpoint)
 
     private double[] Activate(string key, double[] x) => config.GetString(key, "gelu") switch
     {
-        "relu" => [.. x.Select(v => Math.Max(0, v))],
+        "gelu_new" => [.. x.Select(v => 0.5 * v * (1 + Math.Tanh(Math.Sqrt(2 / Math.PI) * (v + 0.044715 * v * v * v))))],
         "tanh" => [.. x.Select(Math.Tanh)],
         _ => [.. x.Select(v => 0.5 * v * (1 + Erf(v / Math.Sqrt(2))))],
     };

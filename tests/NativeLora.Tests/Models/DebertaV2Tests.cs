@@ -34,7 +34,7 @@ public class DebertaV2Tests
         ["narrow embeddings"] = j => j["embedding_size"] = 6,
         ["odd head width"] = j => (j["hidden_size"], j["num_attention_heads"]) = (15, 3),
         ["one head"] = j => j["num_attention_heads"] = 1,
-        ["large epsilon, other activations"] = j => (j["layer_norm_eps"], j["hidden_act"], j["pooler_hidden_act"]) = (0.05, "relu", "tanh"),
+        ["large epsilon, other activations"] = j => (j["layer_norm_eps"], j["hidden_act"], j["pooler_hidden_act"]) = (0.05, "gelu_new", "tanh"),
     };
 
     public static TheoryData<string> Names => [.. Configs.Keys];
@@ -83,7 +83,7 @@ public class DebertaV2Tests
             const ModelHead Head = ModelHead.SequenceClassification;
             using var model = full
                 ? TrainableModel.InFull(pretrained, Head)
-                : TrainableModel.WithAdapters(pretrained, Head, new LoraConfig { Rank = 2, TargetModules = ModuleSelector.AllLinear, InitLoraWeights = "false", TaskType = "SEQ_CLS" }, seed: 3);
+                : TrainableModel.WithAdapters(pretrained, Head, new LoraConfig { Rank = 3, Alpha = 5, TargetModules = ModuleSelector.AllLinear, InitLoraWeights = "false", TaskType = "SEQ_CLS" }, seed: 3);
             var batch = TinyModel.Batch(tiny.Model, 11, 5, 1, 14);
             batch.KeyVisible[3] = 0;
             batch.ClassLabels[1] = -100;

@@ -38,8 +38,96 @@ public sealed class CommandTests
         Assert.Equal([0], again.RootElement.GetProperty("layers").EnumerateArray().Select(l => l.GetInt32()));
     }
 
+    [Fact]
+    public void The_names_of_the_classes_stay_with_the_adapter()
+    {
+        using var cli = new CliRun();
+        var (code, _, error) = cli.Run("train", "--output", cli.File("out"), "--max-steps", "2", "--batch-size", "8");
+        Assert.True(code == 0, error);
+        Assert.Equal("""["no","yes"]""", Compact(cli.File("out/labels.json")));
+        Assert.Equal("""["no","yes"]""", Compact(cli.File("out/checkpoints/step-2/labels.json")));
+
+        // A file with one of the classes only: its ids are the training's, not 0.
+        File.WriteAllText(cli.File("some.tsv"), "text\tlabel\nwaa wab\tyes\nwab wba\tyes\n");
+        var predicted = Predict("--model", cli.File("model"), "--adapter", cli.File("out"));
+        Assert.All(predicted, label => Assert.Contains(label, (string[])["no", "yes"]));
+        Assert.Equal(predicted.Average(l => l == "yes" ? 1.0 : 0), Accuracy("--model", cli.File("model"), "--adapter", cli.File("out")));
+
+        // A merged model keeps them too.
+        Invoke(MergeCommand.Create(), "--model", cli.File("model"), "--adapter", cli.File("out"), "--output", cli.File("merged"));
+        Assert.Equal(predicted, Predict("--model", cli.File("merged")));
+        Assert.Equal(predicted.Average(l => l == "yes" ? 1.0 : 0), Accuracy("--model", cli.File("merged")));
+
+        // A list that is not the adapter's is not believed.
+        File.WriteAllText(cli.File("out/labels.json"), """["no","yes","maybe"]""");
+        Assert.Contains("names 3 classes, but the adapter has 2", Refused(), StringComparison.Ordinal);
+        File.WriteAllText(cli.File("out/labels.json"), """["no","no"]""");
+        Assert.Contains("labels.json: is not a JSON list", Refused(), StringComparison.Ordinal);
+        File.WriteAllText(cli.File("out/labels.json"), "[1");
+        Assert.Contains("labels.json: is not a JSON list", Refused(), StringComparison.Ordinal);
+
+        string[] Predict(params string[] model)
+        {
+            var run = Cli.CliRun.Of(["predict", "--data", cli.File("some.tsv"), "--json", .. model]).AssertDone();
+            return [.. run.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => JsonDocument.Parse(l).RootElement.GetProperty("label").GetString()!)];
+        }
+
+        double Accuracy(params string[] model)
+        {
+            var run = Cli.CliRun.Of(["eval", "--task", "text", "--data", cli.File("some.tsv"), "--json", .. model]).AssertDone();
+            return JsonDocument.Parse(run.Output).RootElement.GetProperty("data").GetProperty("accuracy").GetDouble();
+        }
+
+        string Refused() => Assert.Throws<InputException>(() =>
+            Invoke(PredictCommand.Create(), "--model", cli.File("model"), "--adapter", cli.File("out"), "--text", "waa")).Message;
+    }
+
+    [Fact]
+    public void A_model_trained_in_full_stands_on_its_own()
+    {
+        using var cli = new CliRun();
+        var (code, output, error) = cli.Run("train", "--output", cli.File("out"), "--full", "--max-steps", "2", "--batch-size", "8");
+        Assert.True(code == 0, error);
+        var expected = JsonDocument.Parse(output).RootElement.GetProperty("evaluation").GetProperty("dev").GetProperty("loss").GetDouble();
+        var run = Cli.CliRun.Of("eval", "--model", cli.File("out"), "--task", "text", "--data", cli.File("data.tsv"), "--json").AssertDone();
+        Assert.Equal(expected, JsonDocument.Parse(run.Output).RootElement.GetProperty("data").GetProperty("loss").GetDouble());
+        using var config = JsonDocument.Parse(cli.Bytes("out/config.json"));
+        Assert.Equal("BertForSequenceClassification", config.RootElement.GetProperty("architectures")[0].GetString());
+        Assert.Equal("yes", config.RootElement.GetProperty("id2label").GetProperty("1").GetString());
+    }
+
     [Theory]
-    [InlineData("no output folder")]
+    [InlineData(1e-5, "--dora", "--bias", "all")]
+    [InlineData(1e-5, "--init", "pissa")]
+    [InlineData(0, "--init", "olora", "--save-residual")]
+    [InlineData(0, "--init", "pissa_niter_4", "--dora", "--save-residual")]
+    public void Eval_finds_what_run_found(double tolerance, params string[] variant)
+    {
+        using var cli = new CliRun();
+        var (code, output, error) = cli.Run("run", ["--output", cli.File("out"), "--strategy", "last", "--epochs", "1", "--lr", "1e-2", "--batch-size", "8", .. variant]);
+        Assert.True(code == 0, error);
+        using var run = JsonDocument.Parse(output);
+        (code, output, error) = cli.Run("eval", "--adapter", cli.File("out"));
+        Assert.True(code == 0, error);
+        using var evaluation = JsonDocument.Parse(output);
+        var expected = run.RootElement.GetProperty("training").GetProperty("evaluation").GetProperty("dev").GetProperty("loss").GetDouble();
+        Assert.InRange(evaluation.RootElement.GetProperty("dev").GetProperty("loss").GetDouble() - expected, -tolerance, tolerance);
+        (code, _, error) = cli.Run("eval", "--adapter", cli.File("out/checkpoints/step-8"));
+        Assert.True(code == 0, error);
+    }
+
+    [Theory]
+    [InlineData("--init corda: give", "--output", "{out}", "--init", "corda")]
+    [InlineData("--bias some: give", "--output", "{out}", "--bias", "some")]
+    [InlineData("needs a rank of at most", "--output", "{out}", "--init", "pissa", "--r", "99")]
+    [InlineData("DoRA (use_dora) on the embedding", "--output", "{out}", "--dora", "--targets", "word_embeddings")]
+    [InlineData("is a file", "--output", "{model}/config.json")]
+    [InlineData("is a file", "--output", "{model}/config.json/out")]
+    [InlineData("batch size is 0", "--output", "{out}", "--batch-size", "0")]
+    [InlineData("number of tokens of a batch is -1", "--output", "{out}", "--batch-tokens", "-1")]
+    [InlineData("learning rate is NaN", "--output", "{out}", "--lr", "NaN")]
+    [InlineData("warm-up ratio is 2", "--output", "{out}", "--warmup-ratio", "2")]
+    [InlineData("--instruction-field has no meaning with --task text", "--output", "{out}", "--instruction-field", "x")]
     [InlineData("--base-dropout maybe: give on or off", "--output", "{out}", "--base-dropout", "maybe")]
     [InlineData("give one of them", "--output", "{out}", "--batch-size", "2", "--batch-tokens", "9")]
     [InlineData("more than one of --layers, --selection and --full", "--output", "{out}", "--layers", "1", "--full")]
@@ -50,10 +138,15 @@ public sealed class CommandTests
     {
         using var cli = new CliRun();
         string[] given = ["--model", cli.File("model"), "--task", "text", "--data", cli.File("data.tsv"), "--dev", cli.File("data.tsv"), "--json",
-            .. arguments.Select(a => a.Replace("{out}", cli.File("out"), StringComparison.Ordinal))];
+            .. arguments.Select(a => a.Replace("{out}", cli.File("out"), StringComparison.Ordinal).Replace("{model}", cli.File("model"), StringComparison.Ordinal))];
         var error = Assert.Throws<InputException>(() => { TrainCommand.Create().Parse(given).Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false }); });
         Assert.Contains(message, error.Message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', error.Message);
         Assert.False(Directory.Exists(cli.File("out")));
     }
+
+    private static string Compact(string path) => JsonSerializer.Serialize(JsonDocument.Parse(File.ReadAllBytes(path)).RootElement);
+
+    private static void Invoke(Command command, params string[] arguments) =>
+        command.Parse(arguments).Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
 }

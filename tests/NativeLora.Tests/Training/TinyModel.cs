@@ -28,7 +28,7 @@ internal sealed class TinyModel : IDisposable
     private readonly PretrainedModel _pretrained;
     private readonly string _folder;
 
-    private TinyModel(string folder, bool isCausal, bool inFull, int threads, double dropout, ulong seed)
+    private TinyModel(string folder, bool isCausal, bool inFull, int threads, double dropout, ulong seed, Func<LoraConfig, LoraConfig>? change)
     {
         _folder = folder;
         _device = new CpuDevice(threads);
@@ -42,6 +42,7 @@ internal sealed class TinyModel : IDisposable
             TaskType = isCausal ? "CAUSAL_LM" : "SEQ_CLS",
             TargetModules = isCausal ? ModuleSelector.Of("q_proj", "down_proj") : ModuleSelector.Of("query", "value"),
         };
+        config = change?.Invoke(config) ?? config;
         Model = inFull ? TrainableModel.InFull(_pretrained, Head) : TrainableModel.WithAdapters(_pretrained, Head, config, seed: seed);
     }
 
@@ -50,11 +51,11 @@ internal sealed class TinyModel : IDisposable
     public ModelHead Head { get; }
 
     /// <summary>Writes the model if the folder has none, and opens it.</summary>
-    public static TinyModel Open(string folder, bool isCausal, bool inFull = false, int threads = 2, double dropout = 0.1, ulong seed = 3)
+    public static TinyModel Open(string folder, bool isCausal, bool inFull = false, int threads = 2, double dropout = 0.1, ulong seed = 3, Func<LoraConfig, LoraConfig>? change = null)
     {
         if (!File.Exists(Path.Combine(folder, "config.json")))
             Write(folder, isCausal ? Llama : Bert, isCausal ? ModelHead.LanguageModel : ModelHead.SequenceClassification);
-        return new TinyModel(folder, isCausal, inFull, threads, dropout, seed);
+        return new TinyModel(folder, isCausal, inFull, threads, dropout, seed, change);
     }
 
     /// <summary>Examples with something to be learnt: the class is whether token 7 occurs; texts count upwards.</summary>

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using NativeLora.Adapters;
 using NativeLora.Data;
 using NativeLora.Tests.Checkpoints;
 using NativeLora.Training;
@@ -28,6 +29,11 @@ internal sealed class TrainerRun(bool isCausal) : IDisposable
         LogEvery = 2,
     };
 
+    /// <summary>Other settings of the adapters.</summary>
+    public Func<LoraConfig, LoraConfig>? Change { get; init; }
+
+    public string Model => _folder.File("model");
+
     public EncodedExample[] Train { get; init; } = TinyModel.Examples(isCausal, 32, 1);
 
     public EncodedExample[] Dev { get; init; } = TinyModel.Examples(isCausal, 10, 2);
@@ -36,7 +42,7 @@ internal sealed class TrainerRun(bool isCausal) : IDisposable
         TrainerOptions options, Watcher? watcher = null, CancellationToken cancellation = default, int threads = 2, double dropout = 0.1,
         bool evaluate = true, bool inFull = false)
     {
-        using var tiny = TinyModel.Open(_folder.File("model"), isCausal, inFull, threads, dropout);
+        using var tiny = TinyModel.Open(_folder.File("model"), isCausal, inFull, threads, dropout, change: Change);
         using var trainer = new Trainer(tiny.Model, Train, options, evaluate ? Dev : null, observer: watcher);
         return trainer.Run(cancellation);
     }

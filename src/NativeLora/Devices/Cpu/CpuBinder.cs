@@ -68,6 +68,8 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                         k.Execute(rows);
                     });
                 }
+            case DoraScaleOp or DoraOp or DoraGradOp or MagnitudeGradOp or EmbeddingColumnsOp or EmbeddingColumnsGradOp:
+                return BindAdapter(node, at);
             case LayerNormOp op:
                 {
                     var k = new LayerNormForward(_threads, columns, op.Epsilon) { Input = F(inputs[0]), Weight = F(inputs[1]), Bias = F(inputs[2]), Output = F(output) };
@@ -170,6 +172,10 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 return BindTable(node, at);
             case TableGradOp op:
                 return BindTableGrad(node, op, at);
+            case CacheAppendOp:
+                return BindCacheAppend(node, at);
+            case CachedAttentionOp op:
+                return BindCachedAttention(node, op, at);
             case GatherOp:
                 {
                     var k = new GatherRows(_threads, columns) { Input = F(inputs[0]), Index = I(inputs[1]), Output = F(output) };

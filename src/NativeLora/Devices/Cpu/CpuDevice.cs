@@ -24,6 +24,8 @@ public sealed class CpuDevice : Device
 
     internal CpuThreads Threads { get; }
 
+    internal override int Workers => Threads.Count;
+
     /// <inheritdoc/>
     public override string Name => "cpu";
 

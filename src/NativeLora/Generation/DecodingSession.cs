@@ -1,0 +1,124 @@
+using NativeLora.Data;
+using NativeLora.Devices;
+using NativeLora.Graphs;
+using NativeLora.Models;
+using NativeLora.Training;
+
+namespace NativeLora.Generation;
+
+/// <summary>What a <see cref="DecodingSession"/> is planned for.</summary>
+/// <param name="Sequences">Sequences at a time.</param>
+/// <param name="Length">Tokens of a sequence, prompt and continuation.</param>
+/// <param name="Tokens">New tokens in one step, of all sequences together.</param>
+public readonly record struct DecodingCapacity(int Sequences, int Length, int Tokens);
+
+/// <summary>
+/// A decoder whose keys and values stay from step to step: each step runs over new tokens only, of prompts and continuations alike, and
+/// gives the logits that follow the last one of each sequence. Everything is planned and allocated once; a step allocates nothing.
+/// </summary>
+public sealed class DecodingSession : IDisposable
+{
+    private readonly Device _device;
+    private readonly Session _session;
+    private readonly Tensor _logits;
+    private readonly PackedBatch _batch;
+    private readonly int[] _past;
+    private readonly float[] _values;
+    private readonly int _vocabulary;
+
+    /// <summary>Plans and allocates.</summary>
+    /// <param name="pretrained">The model.</param>
+    /// <param name="adapted">The model with its adapter or trained weights, over <paramref name="pretrained"/>; null for the model as it is.</param>
+    /// <param name="capacity">What it is planned for.</param>
+    /// <exception cref="InputException">The model is no decoder, takes fewer tokens, or a weight is missing.</exception>
+    public DecodingSession(PretrainedModel pretrained, TrainableModel? adapted, DecodingCapacity capacity)
+    {
+        ArgumentNullException.ThrowIfNull(pretrained);
+        if (adapted is not null && (adapted.Head != ModelHead.LanguageModel || !ReferenceEquals(adapted.Pretrained, pretrained)))
+            throw new InputException("the adapter is not one of this language model; only such adapters generate text");
+        if (capacity.Sequences < 1 || capacity.Length < 1 || capacity.Tokens < capacity.Sequences)
+            throw new InputException($"{capacity} holds nothing; give at least 1 sequence, and a token of each in a step");
+        var (graph, outputs) = Build(pretrained, adapted, capacity.Length);
+        (_device, Capacity, _logits, _vocabulary) = (pretrained.Device, capacity, outputs.Logits!, outputs.Logits!.Shape.Columns);
+        var plan = MemoryPlan.For(graph, Size(capacity));
+        _session = new Session(pretrained.Device, plan, pretrained.Weights, adapted?.Parameters);
+        _batch = new PackedBatch(capacity.Tokens, capacity.Sequences);
+        Array.Fill(_batch.KeyVisible, 1);
+        Array.Fill(_batch.Labels, InstructionPrompt.IgnoredLabel);
+        Array.Fill(_batch.ClassLabels, InstructionPrompt.IgnoredLabel);
+        _past = new int[capacity.Sequences];
+        _values = new float[(long)capacity.Sequences * _vocabulary];
+    }
+
+    /// <summary>What it is planned for.</summary>
+    public DecodingCapacity Capacity { get; }
+
+    /// <summary>Bytes by category.</summary>
+    public MemoryReport Memory => _session.Plan.Report(_device.ScratchBytes, momentsPerElement: 0);
+
+    /// <summary>What a session of that capacity would need, without weights being read.</summary>
+    public static MemoryReport Predict(PretrainedModel pretrained, TrainableModel? adapted, DecodingCapacity capacity) =>
+        MemoryPlan.For(Build(pretrained, adapted, capacity.Length).Graph, Size(capacity)).Report(pretrained.Device.ScratchBytes, momentsPerElement: 0);
+
+    internal Session Session => _session;
+
+    /// <summary>Tokens of a sequence that are in the cache.</summary>
+    public int Past(int sequence) => _past[sequence];
+
+    /// <summary>Forgets a sequence: the next tokens given for it begin a new one.</summary>
+    public void Clear(int sequence) => _past[sequence] = 0;
+
+    /// <summary>Begins a step, with no tokens in it.</summary>
+    public void Begin() => (_batch.TokenCount, _batch.SequenceCount) = (0, 0);
+
+    /// <summary>Puts the next tokens of a sequence into the step; of each sequence once.</summary>
+    /// <exception cref="InputException">They do not fit.</exception>
+    public void Add(int sequence, ReadOnlySpan<int> ids)
+    {
+        int row = _batch.TokenCount, s = _batch.SequenceCount;
+        if ((uint)sequence >= (uint)_past.Length || s == _past.Length || ids.IsEmpty || ids.Length > Capacity.Tokens - row)
+            throw new InputException($"{ids.Length} tokens of sequence {sequence} do not fit a step of {Capacity.Tokens} tokens and {Capacity.Sequences} sequences");
+        ids.CopyTo(_batch.TokenIds.AsSpan(row));
+        for (var i = 0; i < ids.Length; i++)
+            _batch.Positions[row + i] = _past[sequence] + i;
+        _batch.CacheSlots[s] = sequence;
+        _batch.PastLengths[s] = _past[sequence];
+        _batch.PoolIndex[s] = row + ids.Length - 1;
+        _batch.CuSeqlens[s] = row;
+        _batch.CuSeqlens[s + 1] = row + ids.Length;
+        (_batch.TokenCount, _batch.SequenceCount) = (row + ids.Length, s + 1);
+    }
+
+    /// <summary>Runs the step.</summary>
+    /// <exception cref="InputException">A token lies outside the vocabulary, or a sequence is longer than was planned for.</exception>
+    public void Run()
+    {
+        _session.Load(_batch);
+        _session.Run();
+        _session.Read(_logits, _values);
+        for (var s = 0; s < _batch.SequenceCount; s++)
+            _past[_batch.CacheSlots[s]] += _batch.CuSeqlens[s + 1] - _batch.CuSeqlens[s];
+    }
+
+    /// <summary>Logits that follow the last token of a sequence.</summary>
+    /// <param name="index">Which of the step's sequences, in the order of their <see cref="Add"/>.</param>
+    public ReadOnlySpan<float> Logits(int index)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_batch.SequenceCount, nameof(index));
+        return _values.AsSpan(index * _vocabulary, _vocabulary);
+    }
+
+    private static BatchSize Size(DecodingCapacity capacity) => new(capacity.Tokens, capacity.Sequences, 0);
+
+    private static (Graph Graph, ModelOutputs Outputs) Build(PretrainedModel pretrained, TrainableModel? adapted, int length)
+    {
+        var options = new BuildOptions { Head = ModelHead.LanguageModel, MaxLength = length, CacheLength = length };
+        if (adapted is not null)
+            return adapted.Build(options);
+        var graph = pretrained.NewGraph(Trainables.None);
+        return (graph, pretrained.Model.Build(graph, options));
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _session.Dispose();
+}

@@ -1,0 +1,41 @@
+using System.Text.Json;
+using NativeLora.Checkpoints;
+using NativeLora.Data;
+using NativeLora.Models;
+
+namespace NativeLora.Generation;
+
+/// <summary>Tokens that end a text: of <c>generation_config.json</c>, else of the config, else the tokenizer's.</summary>
+internal static class EndTokens
+{
+    private const string Key = "eos_token_id";
+
+    /// <exception cref="InputException">A file is malformed.</exception>
+    public static HashSet<int> Of(PretrainedModel model, ITokenizer? tokenizer)
+    {
+        var path = model.Checkpoint.Path;
+        var folder = Directory.Exists(path) ? path : Path.GetDirectoryName(Path.GetFullPath(path))!;
+        var file = Path.Combine(folder, "generation_config.json");
+        if (File.Exists(file) && Read(StrictJson.ReadObject(file), file) is { Count: > 0 } generation)
+            return generation;
+        using var config = JsonDocument.Parse(model.Model.Config.Json);
+        if (Read(config.RootElement, model.Model.Config.Source) is { Count: > 0 } named)
+            return named;
+        return tokenizer?.EosId is { } id ? [id] : [];
+    }
+
+    /// <summary>A number, a list of them, or null.</summary>
+    private static HashSet<int> Read(JsonElement config, string source)
+    {
+        var ids = new HashSet<int>();
+        if (!config.TryGetProperty(Key, out var value) || value.ValueKind == JsonValueKind.Null)
+            return ids;
+        foreach (var item in value.ValueKind == JsonValueKind.Array ? [.. value.EnumerateArray()] : (JsonElement[])[value])
+        {
+            if (item.ValueKind != JsonValueKind.Number || !item.TryGetInt32(out var id) || id < 0)
+                throw Reject.At(source, $"{Key} is {StrictJson.Show(item)}; a token id or a list of them is expected");
+            ids.Add(id);
+        }
+        return ids;
+    }
+}

@@ -50,7 +50,10 @@ public sealed class Gemma3 : DecoderLayers
 
     private protected override (Tensor Cos, Tensor Sin) Rotation(Graph g, int layer, int positions)
     {
-        var rope = _sliding[layer] ? Config.Rope("sliding_attention", 10_000) : Config.Rope("full_attention", 1_000_000);
+        var rope = !_sliding[layer] ? Config.Rope("full_attention", 1_000_000)
+            // Older files: rope_theta is that of the layers without a window.
+            : Config.Has("rope_parameters") || Config.Has("rope_local_base_freq") ? Config.Rope("sliding_attention", 10_000)
+            : new RopeParameters("default", 10_000, 1, 1, 1, 0, 1);
         return g.RotaryTable(_sliding[layer] ? "rotary.sliding" : "rotary.full", RotaryFrequencies.Of(rope, HeadDim, Config), positions);
     }
 

@@ -117,6 +117,26 @@ public class DecoderConfigTests
         Assert.Equal((6, 2), (((RotaryOp)rotary.Op).HeadDim, rotary.Inputs[2]!.Shape.Columns));
     }
 
+    /// <summary>The second pair of 6 columns turns by θ^(-1/3).</summary>
+    [Theory]
+    [InlineData("""{"rope_theta":1000000}""", 0.046415888, 0.01)]
+    [InlineData("""{"rope_theta":1000000,"rope_local_base_freq":1000}""", 0.1, 0.01)]
+    [InlineData("""{"rope_parameters":{"full_attention":{"rope_type":"linear","factor":8,"rope_theta":1000000},"sliding_attention":{"rope_theta":1000}}}""", 0.1, 0.00125)]
+    [InlineData("{}", 0.046415888, 0.01)]
+    public void Gemma3HasAnglesForEitherKindOfLayer(string settings, double sliding, double full)
+    {
+        var graph = Build("gemma3_text", config =>
+        {
+            config.Remove("rope_theta");
+            foreach (var (key, value) in JsonNode.Parse(settings)!.AsObject())
+                config[key] = value!.DeepClone();
+        });
+        var sines = graph.Nodes.Where(n => n.Op is RotaryOp).Select(n => graph.Constants[n.Inputs[3]!][4]).ToArray();
+        Assert.Equal(8, sines.Length);
+        foreach (var (i, sine) in sines.Index())
+            Assert.Equal(Math.Sin(i is 4 or 5 ? full : sliding), sine, 1e-7);
+    }
+
     [Theory]
     [InlineData(null, 4)]
     [InlineData(2, 3)]

@@ -38,8 +38,8 @@ internal sealed class Classifier : IDisposable
         var pretrained = settings.Open(device, names);
         try
         {
-            if (!pretrained.Model.IsEncoder || (folder is not null && folder.Head(pretrained.Model) != ModelHead.SequenceClassification))
-                throw new InputException($"{adapter ?? settings.Path} is no classifier: predict takes an encoder with a classification head");
+            if ((folder is null ? pretrained.Model.OwnHead : folder.Head(pretrained.Model)) != ModelHead.SequenceClassification)
+                throw new InputException($"{adapter ?? settings.Path} is no classifier: predict takes a model or an adapter with a classification head");
             if (folder is null)
             {
                 var graph = pretrained.NewGraph(Trainables.None);

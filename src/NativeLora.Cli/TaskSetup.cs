@@ -56,18 +56,20 @@ internal sealed class TaskSetup
     public List<EncodedExample> Encode(TaskRows rows, ITokenizer tokenizer, Model model, int? most = null, bool pickContent = false)
     {
         var length = MaxLength(model);
-        if (Head == ModelHead.LanguageModel != !model.IsEncoder)
-            throw new InputException(model.IsEncoder
-                ? $"task {Name} needs a causal language model, and {model.Config.ModelType} is an encoder: give another model or task"
-                : $"task {Name} needs an encoder, and {model.Config.ModelType} is a causal language model: use --task instruct");
+        if (Head == ModelHead.LanguageModel && model.IsEncoder)
+            throw new InputException($"task {Name} needs a causal language model, and {model.Config.ModelType} is an encoder: give another model or task");
         if (rows.Instructions is { } instructions)
         {
             var eos = EndOfText(tokenizer);
             return [.. instructions.Take(most ?? int.MaxValue)
                 .Select(r => EncodedExample.Causal(InstructionPrompt.Encode(tokenizer, eos, r.Instruction, r.Output, length), pickContent))];
         }
-        return [.. rows.Texts!.Take(most ?? int.MaxValue).Select(r => EncodedExample.Text(tokenizer.Encode(r.First, r.Second, length), r.Label, r.Score))];
+        return [.. rows.Texts!.Take(most ?? int.MaxValue).Select(r => ToClassify(tokenizer.Encode(r.First, r.Second, length), model, r.Label, r.Score))];
     }
+
+    /// <summary>A text with the token that the model's classifier reads.</summary>
+    public static EncodedExample ToClassify(TokenizedText text, Model model, int? label = null, float? score = null) =>
+        EncodedExample.Text(text, label, score, model.ClassifiedToken(text.Ids));
 
     /// <summary>Text of the token that ends a text.</summary>
     public static string EndOfText(ITokenizer tokenizer) => tokenizer.EosId is { } id

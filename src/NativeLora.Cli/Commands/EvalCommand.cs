@@ -39,7 +39,7 @@ internal static class EvalCommand
         using var pretrained = settings.Open(device, setup.Labels);
         using var model = Open(pretrained, setup.Head, folder);
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
-        var hidden = pretrained.Model.IsEncoder ? null : tokenizer.EosId;
+        var hidden = setup.Head == ModelHead.LanguageModel ? tokenizer.EosId : null;
         var splits = setup.LoadDev();
         if (splits.Count == 0)
             splits = [("data", setup.Train)];

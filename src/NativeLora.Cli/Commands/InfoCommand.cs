@@ -42,13 +42,13 @@ internal static class InfoCommand
 
     private static void ShowModel(Ui ui, ModelSettings settings, Checkpoint checkpoint, Model model, JsonObject document)
     {
-        var head = model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+        var head = model.OwnHead;
         var modules = PretrainedModel.Modules(model, head);
         var elements = checkpoint.Tensors.Values.Sum(t => t.Count);
         var bytes = checkpoint.Tensors.Values.Sum(t => t.Bytes);
         var keyValueHeads = model.Config.Has("num_key_value_heads") ? model.Config.GetPositiveInt("num_key_value_heads") : model.Heads;
         ui.Fact("model", settings.Path);
-        ui.Fact("family", $"{model.Config.ModelType}, {(model.IsEncoder ? "encoder" : "causal language model")}");
+        ui.Fact("family", $"{model.Config.ModelType}, {(model.IsEncoder ? "encoder" : head == ModelHead.LanguageModel ? "causal language model" : "decoder with a classifier")}");
         ui.Fact("layers", $"{model.Layers}, each {model.HiddenSize} wide, {Ui.Count(model.Heads, "head")}{(keyValueHeads == model.Heads ? "" : $" ({keyValueHeads} for keys and values)")}, {model.IntermediateSize} in the MLP");
         ui.Fact("vocabulary", $"{Ui.Count(model.VocabularySize)} tokens, sequences of up to {Ui.Count(model.MaxPositions)}");
         ui.Fact("parameters", $"{Ui.Count(elements)} in {Ui.Count(checkpoint.Tensors.Count, "tensor")}: {ModelView.Types(checkpoint)}; {Ui.MiB(bytes)} once read");

@@ -70,7 +70,7 @@ internal static class MemoryCommand
             throw new InputException($"a batch of {batch} sequences of {length} tokens holds nothing: give at least 1");
         if ((long)batch * length > 1 << 26)
             throw new InputException($"a batch of {batch} sequences of {length} tokens is larger than {1 << 26} tokens: make it smaller");
-        var head = blueprint.Model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+        var head = blueprint.Model.OwnHead;
         return new CostRequest
         {
             Lora = lora.Read(parsed, head),

@@ -67,7 +67,7 @@ internal static class PredictCommand
             throw new InputException($"--max-length {asked}: the model takes 2 to {classifier.Model.MaxPositions} tokens");
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
         var length = maxLength ?? Math.Min(512, classifier.Model.MaxPositions);
-        var examples = rows.Select(r => EncodedExample.Text(tokenizer.Encode(r.First, r.Second, length))).ToList();
+        var examples = rows.Select(r => TaskSetup.ToClassify(tokenizer.Encode(r.First, r.Second, length), classifier.Model)).ToList();
         var ui = new Ui(json);
         var labels = classifier.Labels;
         if (!single && !json)

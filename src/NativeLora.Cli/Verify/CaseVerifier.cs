@@ -29,7 +29,7 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
         }
         using (pretrained)
         {
-            var head = HeadOf(pretrained.Model);
+            var head = pretrained.Model.OwnHead;
             try
             {
                 pretrained.Model.Architecture(head);
@@ -67,11 +67,6 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
     }
 
     private string At(params string[] parts) => Path.Combine([folder, .. parts]);
-
-    /// <summary>What the fixture's model class has on top.</summary>
-    internal static ModelHead HeadOf(Model model) =>
-        model.IsEncoder || model.Config.Architectures.Any(a => a.EndsWith("ForSequenceClassification", StringComparison.Ordinal))
-            ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
 
     internal static int PadOf(Model model) =>
         model.Config.GetInt(model.IsEncoder ? "pad_token_id" : "eos_token_id", model.IsEncoder ? 0 : 2);

@@ -27,7 +27,7 @@ internal sealed class FixtureBatch
         for (var i = 0; i < ids.Length; i++)
             Mask[i] = mask is null ? ids[i] != padId : mask[i] != 0;
         var decoder = !model.IsEncoder;
-        var causal = decoder && CaseVerifier.HeadOf(model) == ModelHead.LanguageModel;
+        var causal = decoder && model.OwnHead == ModelHead.LanguageModel;
         var hasLabels = file.Tensors.ContainsKey(prefix + "labels");
         var labels = hasLabels && (causal || model.Config.NumLabels > 1) ? file.ReadInt64(prefix + "labels") : null;
         var targets = hasLabels && !causal && model.Config.NumLabels == 1 ? file.ReadFloat32(prefix + "labels") : null;

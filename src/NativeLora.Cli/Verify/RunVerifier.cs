@@ -21,7 +21,7 @@ internal sealed class RunVerifier(string modelPath, string folder, Device device
         var run = json.RootElement;
         using var pretrained = PretrainedModel.Open(modelPath, device);
         var model = pretrained.Model;
-        var head = model.IsEncoder ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+        var head = model.OwnHead;
         using var batchFile = SafeTensorsFile.Open(BatchFile(run));
         using var logits = SafeTensorsFile.Open(At("logits.safetensors"));
         var pad = CaseVerifier.PadOf(model);

@@ -215,6 +215,8 @@ public sealed class HfConfig
     /// <exception cref="InputException">A size is missing, of the wrong type, out of range or does not divide.</exception>
     internal void ValidateTransformer() => ConfigRules.Check(this);
 
+    internal bool IsString(string key) => TryGet(key, out var json) && json.ValueKind == JsonValueKind.String;
+
     internal bool IsObject(string key) => TryGet(key, out var json) && json.ValueKind == JsonValueKind.Object;
 
     /// <summary>An error about a key of this file.</summary>

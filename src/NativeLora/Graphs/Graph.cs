@@ -32,6 +32,7 @@ public sealed partial class Graph
     private readonly List<Node> _nodes = [];
     private readonly Dictionary<string, Tensor> _weights = [];
     private readonly List<Tensor> _trainable = [];
+    private readonly Dictionary<string, Tensor> _adapterParameters = [];
     private readonly Dictionary<string, GraphModule> _modules = [];
     private readonly Dictionary<Tensor, float[]> _constants = [];
     private readonly Dictionary<Tensor, FreshWeight> _fresh = [];
@@ -148,13 +149,15 @@ public sealed partial class Graph
         return gradient!;
     }
 
-    /// <summary>Ids of that input are below the rows of every table that they are looked up in.</summary>
+    /// <summary>Ids of that input are below the rows of every table that they are looked up in; positions, below the longest sequence of relative ones.</summary>
     internal int IdLimit(Tensor input)
     {
         var limit = int.MaxValue;
         foreach (var node in _nodes)
             if (node.Op is Ops.RotaryOp && ReferenceEquals(node.Inputs[1], input))
                 limit = Math.Min(limit, node.Inputs[2]!.Shape.FixedRows);
+            else if (node.Op is Ops.DisentangledAttentionOp relative && ReferenceEquals(Positions, input))
+                limit = Math.Min(limit, relative.Positions.MaxLength);
             else if (node.Op is Ops.EmbeddingOp)
                 for (var i = 0; i < node.Inputs.Count; i += 2)
                     if (ReferenceEquals(node.Inputs[i], input))
@@ -216,12 +219,14 @@ public sealed partial class Graph
         return tensor;
     }
 
-    /// <summary>A trainable tensor that is no part of the base model.</summary>
+    /// <summary>A trainable tensor that is no part of the base model; one that is known already where a module runs twice.</summary>
     internal Tensor AdapterParameter(string name, Shape shape)
     {
+        if (_adapterParameters.TryGetValue(name, out var known))
+            return known;
         var tensor = new Tensor(name, shape, ElementType.F32, TensorCategory.Parameter, Layer);
         _trainable.Add(tensor);
-        return tensor;
+        return _adapterParameters[name] = tensor;
     }
 
     /// <summary>Element type of a weight matrix in the checkpoint, whether it is trained or not.</summary>

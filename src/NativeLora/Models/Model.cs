@@ -85,6 +85,20 @@ public abstract class Model
     /// <summary>Whether tokens see both sides.</summary>
     public abstract bool IsEncoder { get; }
 
+    /// <summary>What the checkpoint's own class has on top; an encoder counts as a classifier.</summary>
+    public ModelHead OwnHead =>
+        IsEncoder || Config.Architectures.Any(a => a.EndsWith("ForSequenceClassification", StringComparison.Ordinal))
+            ? ModelHead.SequenceClassification : ModelHead.LanguageModel;
+
+    /// <summary>Token that a classifier reads: the first of an encoder, the last of a decoder that is not <c>pad_token_id</c>.</summary>
+    public int ClassifiedToken(ReadOnlySpan<int> ids)
+    {
+        if (IsEncoder)
+            return 0;
+        var last = Config.Has("pad_token_id") ? ids.LastIndexOfAnyExcept(Config.GetInt("pad_token_id")) : ids.Length - 1;
+        return Math.Max(0, last);
+    }
+
     /// <summary>Prefix of the backbone's tensors, such as <c>bert.</c>; checkpoints of the bare backbone lack it.</summary>
     public abstract string BackbonePrefix { get; }
 
@@ -156,6 +170,7 @@ public static class ModelRegistry
         ["distilbert"] = config => new DistilBert(config),
         ["modernbert"] = config => new ModernBert(config),
         ["gpt2"] = config => new Gpt2(config),
+        ["deberta-v2"] = config => new DebertaV2(config),
         ["llama"] = config => new Llama(config),
         ["mistral"] = config => new Mistral(config),
         ["gemma"] = config => new Gemma(config),

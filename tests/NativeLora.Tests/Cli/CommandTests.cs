@@ -97,6 +97,31 @@ public sealed class CommandTests
         ];
     }
 
+    [SharedTheory]
+    [InlineData("llama-cls")]
+    [InlineData("qwen3")]
+    public void Run_ADecoderLearnsToClassify_AndPredicts(string name)
+    {
+        using var model = new SmallModel(name);
+        // The label is the last word: what the last token is, the classifier can read off.
+        var rows = model.Write("last.tsv", "text\tlabel\n" + string.Concat(Enumerable.Range(0, 48).Select(i => $"a{(char)('a' + i % 5)} ab a{"dhl"[i % 3]}\t{i % 3}\n")));
+        var output = model.Place("out");
+        CliRun.Of("run", "--model", model.Path, "--task", "text", "--data", rows, "--dev", rows, "--ratio", "0.5", "--r", "4", "--lr", "2e-2", "--epochs", "6",
+            "--batch-size", "8", "--output", output).AssertDone();
+        using var report = JsonDocument.Parse(File.ReadAllText(Path.Combine(output, "report.json")));
+        Assert.Equal(1, report.RootElement.GetProperty("evaluation").GetProperty("dev").GetProperty("accuracy").GetDouble());
+        var run = CliRun.Of("predict", "--model", model.Path, "--adapter", output, "--data", rows, "--json").AssertDone();
+        Assert.Equal(Enumerable.Range(0, 48).Select(i => $"{i % 3}"), run.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(l => JsonDocument.Parse(l).RootElement.GetProperty("label").GetString()![^1..]));
+    }
+
+    [SharedFact]
+    public void PredictNeedsAClassifier()
+    {
+        using var model = new SmallModel("qwen3");
+        CliRun.Of("predict", "--model", model.Path, "--text", "ab").AssertRefused("is no classifier");
+    }
+
     [SharedFact]
     public void Info_OfAModelAndOfTheMachine()
     {

@@ -2,15 +2,15 @@ using NativeLora.Tests.Checkpoints;
 
 namespace NativeLora.Tests.Cli;
 
-/// <summary>The fixtures' small BERT with a tokenizer beside it, and rows of text that it can read.</summary>
+/// <summary>A small model of the fixtures, BERT if nothing else is said, with a tokenizer beside it, and rows of text that it can read.</summary>
 internal sealed class SmallModel : IDisposable
 {
     private readonly TemporaryFolder _folder = new();
 
-    public SmallModel()
+    public SmallModel(string name = "bert-cls")
     {
         Path = Directory.CreateDirectory(_folder.File("bert-small")).FullName;
-        foreach (var file in Directory.GetFiles(Shared.Path("fixtures", "models", "bert-cls", "model")))
+        foreach (var file in Directory.GetFiles(Shared.Path("fixtures", "models", name, "model")))
             File.Copy(file, System.IO.Path.Combine(Path, System.IO.Path.GetFileName(file)));
         File.WriteAllLines(System.IO.Path.Combine(Path, "vocab.txt"),
             ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", .. Enumerable.Range(0, 96).Select(Word)]);

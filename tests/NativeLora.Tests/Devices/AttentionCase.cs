@@ -1,4 +1,5 @@
 using NativeLora.Devices.Cpu;
+using NativeLora.Ops;
 
 namespace NativeLora.Tests.Devices;
 
@@ -19,6 +20,10 @@ internal sealed unsafe class AttentionCase
     public float Dropout;
     public float[] Q = [], K = [], V = [], DOut = [];
 
+    /// <summary>Relative keys and queries of disentangled attention; both null in plain attention.</summary>
+    public float[]? RelativeKeys, RelativeQueries;
+    public RelativePositions? Positions;
+
     public AttentionCase(int[] lengths, int heads, int kvHeads, int headDim, float size = 1f, int seed = 1)
     {
         (Lengths, Heads, KvHeads, HeadDim) = (lengths, heads, kvHeads, headDim);
@@ -28,6 +33,19 @@ internal sealed unsafe class AttentionCase
         K = Normal(random, Tokens * kvHeads * headDim, size);
         V = Normal(random, Tokens * kvHeads * headDim, 1f);
         DOut = Normal(random, Tokens * heads * headDim, 1f);
+    }
+
+    /// <summary>Makes it disentangled attention: parts "c2p", "p2c" or both.</summary>
+    public AttentionCase Relative(RelativePositions positions, string parts = "c2p|p2c")
+    {
+        Positions = positions;
+        var random = new Random(Tokens);
+        if (parts.Contains("c2p", StringComparison.Ordinal))
+            RelativeKeys = Normal(random, 2 * positions.Span * Heads * HeadDim, 1f);
+        if (parts.Contains("p2c", StringComparison.Ordinal))
+            RelativeQueries = Normal(random, 2 * positions.Span * Heads * HeadDim, 1f);
+        Scale /= MathF.Sqrt(1 + (RelativeKeys is null ? 0 : 1) + (RelativeQueries is null ? 0 : 1));
+        return this;
     }
 
     public int Tokens => Lengths.Sum();
@@ -61,15 +79,24 @@ internal sealed unsafe class AttentionCase
         Seed = 77,
         Stream = 5,
         Step = 3,
+        RelativeKeys = RelativeKeys is null ? null : Doubles(RelativeKeys),
+        RelativeQueries = RelativeQueries is null ? null : Doubles(RelativeQueries),
+        Positions = Positions,
     };
 
     public (float[] Out, float[] Lse) Forward(CpuThreads threads, int bits = 0, int maxHeadDim = 0)
     {
-        using var kernel = new AttentionForward(threads, Math.Max(maxHeadDim, HeadDim), bits);
+        using var relative = Positions is null ? null : new RelativeScores(threads, Positions, Heads, HeadDim);
+        using var kernel = new AttentionForward(threads, Math.Max(maxHeadDim, HeadDim), bits, relative);
         float[] output = Guarded(Q.Length), lse = Guarded(Tokens * Heads);
-        fixed (float* q = Q, k = K, v = V, o = output, l = lse)
+        fixed (float* q = Q, k = K, v = V, o = output, l = lse, rk = RelativeKeys, rq = RelativeQueries)
         fixed (int* cu = CuSeqlens, visible = KeyVisible)
         {
+            if (relative is not null)
+            {
+                relative.Keys = rk;
+                relative.Queries = rq;
+            }
             Bind(kernel, q, k, v, cu, visible);
             kernel.Out = o + Guard;
             kernel.Lse = l + Guard;
@@ -81,12 +108,33 @@ internal sealed unsafe class AttentionCase
     /// <summary>Gradients; those not wanted are left out of the call and come back empty.</summary>
     public (float[] DQ, float[] DK, float[] DV) Backward(CpuThreads threads, int bits = 0, string wanted = "qkv", bool? tiles = null)
     {
+        var all = BackwardAll(threads, bits, wanted, tiles);
+        return (all.DQ, all.DK, all.DV);
+    }
+
+    /// <summary>The same with the gradients of relative keys ("r") and queries ("s").</summary>
+    public (float[] DQ, float[] DK, float[] DV, float[] DRelativeKeys, float[] DRelativeQueries) BackwardAll(
+        CpuThreads threads, int bits = 0, string wanted = "qkvrs", bool? tiles = null)
+    {
         var (output, lse) = Forward(threads, bits);
-        using var kernel = new AttentionBackward(threads, HeadDim, bits) { ForceTiles = tiles };
+        using var relative = Positions is null ? null : new RelativeScores(threads, Positions, Heads, HeadDim);
+        using var kernel = new AttentionBackward(threads, HeadDim, bits, relative) { ForceTiles = tiles };
         float[] dq = Guarded(Q.Length), dk = Guarded(K.Length), dv = Guarded(V.Length);
+        float[] drk = Guarded(RelativeKeys?.Length ?? 0), drq = Guarded(RelativeQueries?.Length ?? 0);
+        bool wantsKeys = RelativeKeys is not null && wanted.Contains('r'), wantsQueries = RelativeQueries is not null && wanted.Contains('s');
         fixed (float* q = Q, k = K, v = V, o = output, l = lse, d = DOut, pq = dq, pk = dk, pv = dv)
+        fixed (float* rk = RelativeKeys, rq = RelativeQueries, prk = drk, prq = drq)
         fixed (int* cu = CuSeqlens, visible = KeyVisible)
         {
+            if (relative is not null)
+            {
+                relative.Keys = rk;
+                relative.Queries = rq;
+                relative.DKeys = wantsKeys ? prk + Guard : null;
+                relative.DQueries = wantsQueries ? prq + Guard : null;
+                if (relative.HasGradients)
+                    relative.ReserveSums();
+            }
             Bind(kernel, q, k, v, cu, visible);
             kernel.Out = o;
             kernel.Lse = l;
@@ -97,7 +145,7 @@ internal sealed unsafe class AttentionCase
             kernel.Execute(Lengths.Length);
         }
         return (wanted.Contains('q') ? Unguarded(dq) : [], wanted.Contains('k') ? Unguarded(dk) : [],
-            wanted.Contains('v') ? Unguarded(dv) : []);
+            wanted.Contains('v') ? Unguarded(dv) : [], wantsKeys ? Unguarded(drk) : [], wantsQueries ? Unguarded(drq) : []);
     }
 
     public void Bind(AttentionKernel kernel, float* q, float* k, float* v, int* cuSeqlens, int* visible)
@@ -132,6 +180,14 @@ internal sealed unsafe class AttentionCase
                 Near(dk, gradients.DK, tolerance, name + " dk");
                 Near(dv, gradients.DV, tolerance, name + " dv");
             }
+            if (Positions is null)
+                continue;
+            var all = BackwardAll(threads, bits);
+            Near(dq, all.DQ, tolerance, name + " dq");
+            Near(dk, all.DK, tolerance, name + " dk");
+            Near(dv, all.DV, tolerance, name + " dv");
+            Near(reference.DRelativeKeys, all.DRelativeKeys, tolerance, name + " relative keys");
+            Near(reference.DRelativeQueries, all.DRelativeQueries, tolerance, name + " relative queries");
         }
     }
 

@@ -40,7 +40,7 @@ public class SessionTests
 
     public static TheoryData<string> BadNames => [.. Bad.Keys];
 
-    public static TheoryData<string> Kinds => [.. TinyModel.Kinds];
+    public static TheoryData<string> Kinds => [.. TinyModel.Kinds, "llama-cls", "gemma2", "qwen3", "phi3"];
 
     /// <summary>Sequences of 5, 3 and 4 tokens; sequences of up to 12 are planned for.</summary>
     private static PackedBatch Batch(Model model) => TinyModel.Batch(model, 6, 5, 3, 4);

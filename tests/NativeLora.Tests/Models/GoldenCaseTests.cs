@@ -11,6 +11,7 @@ public class GoldenCaseTests
     [InlineData("bert-regression")]
     [InlineData("bert-aligned")]
     [InlineData("roberta-cls")]
+    [InlineData("deberta-v3-cls")]
     [InlineData("llama-mha")]
     [InlineData("llama-gqa")]
     [InlineData("llama-aligned")]

@@ -35,7 +35,7 @@ internal sealed class TinyModel : IDisposable
     }
 
     /// <summary>All kinds.</summary>
-    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "llama", "llama-tied", "distilbert", "modernbert", "modernbert-mean", "gpt2"];
+    public static IReadOnlyList<string> Kinds { get; } = ["bert", "bert-regression", "roberta", "deberta", "llama", "llama-tied", "distilbert", "modernbert", "modernbert-mean", "gpt2"];
 
     /// <summary>Decoders beside Llama's language model.</summary>
     public static IReadOnlyList<string> Decoders { get; } =
@@ -60,6 +60,7 @@ internal sealed class TinyModel : IDisposable
             "bert" => Encoder("bert", 3),
             "bert-regression" => Encoder("bert", 1),
             "roberta" => Encoder("roberta", 2),
+            "deberta" => Deberta(),
             "llama" => Decoder(tied: false),
             "llama-tied" => Decoder(tied: true),
             "distilbert" => DistilBert(),
@@ -76,6 +77,7 @@ internal sealed class TinyModel : IDisposable
     /// <summary>Linear modules of a layer as targets, in the order of the forward pass.</summary>
     public static string[] Targets(Model model) => model.Config.ModelType switch
     {
+        "deberta-v2" => ["query_proj", "key_proj", "value_proj", "attention.output.dense", "intermediate.dense", "output.dense"],
         "distilbert" => ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
         "modernbert" => ["Wqkv", "attn.Wo", "Wi", "mlp.Wo"],
         "gpt2" => ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"],
@@ -229,6 +231,22 @@ internal sealed class TinyModel : IDisposable
         if (kind == "phi3")
             (json["resid_pdrop"], json["partial_rotary_factor"]) = (0.1, 0.7);
         json["query_pre_attn_scalar"] = 9;
+        return json;
+    }
+
+    private static JsonObject Deberta()
+    {
+        var json = Encoder("deberta-v2", 3);
+        json["type_vocab_size"] = 0;
+        json["relative_attention"] = true;
+        json["pos_att_type"] = "p2c|c2p";
+        json["share_att_key"] = true;
+        json["position_buckets"] = 4;
+        json["max_relative_positions"] = -1;
+        json["norm_rel_ebd"] = "layer_norm";
+        json["position_biased_input"] = false;
+        json["layer_norm_eps"] = 1e-7;
+        json["pooler_dropout"] = 0.1;
         return json;
     }
 

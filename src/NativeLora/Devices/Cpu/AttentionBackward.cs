@@ -11,12 +11,14 @@ namespace NativeLora.Devices.Cpu;
 /// Every element is summed tile by tile in one order: dQ over ascending key tiles, dK and dV over the heads of the group and then
 /// ascending query tiles. Two ways of splitting the work follow it, so their bits are equal and the number of threads may
 /// choose: a task for each (sequence, key/value head), or, where that leaves workers idle, one for each key tile and one for each
-/// query tile, which computes the scores twice.
+/// query tile, which computes the scores twice. The gradients of relative keys and queries are sums over all sequences: then a task
+/// is a head and some whole sequences, whatever the number of threads.
 /// </remarks>
 internal sealed unsafe class AttentionBackward : AttentionKernel
 {
     private readonly int _maxPadded;
     private bool _whole;
+    private bool _grouped;
     private int _keyTasks;
 
     public float* DOut, DQ, DK, DV;
@@ -27,19 +29,27 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
     /// <param name="threads">The workers.</param>
     /// <param name="maxHeadDim">The largest HeadDim that Execute will see.</param>
     /// <param name="vectorBits">128, 256 or 512; 0: the machine's widest.</param>
-    public AttentionBackward(CpuThreads threads, int maxHeadDim, int vectorBits = 0)
-        : base(threads, maxHeadDim, vectorBits, Floats(maxHeadDim))
+    /// <param name="relative">Position parts of the scores, or null.</param>
+    public AttentionBackward(CpuThreads threads, int maxHeadDim, int vectorBits = 0, RelativeScores? relative = null)
+        : base(threads, maxHeadDim, vectorBits, Floats(maxHeadDim, relative is not null), relative)
     {
         _maxPadded = Tile.Padded(maxHeadDim);
     }
 
     /// <summary>Bytes of scratch that the constructor allocates.</summary>
-    public static long WorkspaceBytes(int workers, int headDim) => workers * (long)WorkerBytes(Floats(headDim));
+    public static long WorkspaceBytes(int workers, int headDim, bool relative = false) => workers * (long)WorkerBytes(Floats(headDim, relative));
 
     public void Execute(int sequences)
     {
         Begin(sequences);
         var keys = DK != null || DV != null;
+        _grouped = Relative is { HasGradients: true };
+        if (_grouped)
+        {
+            For(RelativeScores.Groups * Heads);
+            Relative!.Reduce();
+            return;
+        }
         if (!keys && DQ == null)
             return;
         _whole = keys && DQ != null && !(ForceTiles ?? Uneven());
@@ -71,15 +81,26 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
     private protected override void Run<VF, W>(int task, Cursor* cursor, float* scratch)
     {
         var work = new Scratch(scratch, _maxPadded);
-        if (_whole)
-            WholeSequence<VF, W>(At(task / KvHeads, 0), task % KvHeads, work);
+        if (_grouped)
+            SequenceGroup<VF, W>(task / Heads, task % Heads, work);
+        else if (_whole)
+            WholeSequence<VF, W>(At(task / KvHeads, 0), task % KvHeads, work, null);
         else if (task < _keyTasks)
             KeyTile<VF, W>(Locate(task / KvHeads, cursor), task % KvHeads, work);
         else
             QueryTile<VF, W>(Locate((task - _keyTasks) / Heads, cursor), (task - _keyTasks) % Heads, work);
     }
 
-    private void WholeSequence<VF, W>(TileSpan sequence, int kvHead, Scratch work)
+    private void SequenceGroup<VF, W>(int group, int head, Scratch work)
+        where VF : struct where W : struct, ITileLanes<VF>
+    {
+        var sums = Relative!.ClearSums(group, head);
+        var end = (int)((long)(group + 1) * Sequences / RelativeScores.Groups);
+        for (var s = (int)((long)group * Sequences / RelativeScores.Groups); s < end; s++)
+            WholeSequence<VF, W>(At(s, 0), head, work, sums);
+    }
+
+    private void WholeSequence<VF, W>(TileSpan sequence, int kvHead, Scratch work, float* relativeSums)
         where VF : struct where W : struct, ITileLanes<VF>
     {
         var padded = Tile.Padded(HeadDim);
@@ -115,13 +136,14 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
                         Tile.Load<VF, W>(DK + at, kvWidth, keySum, padded, keys.Count, HeadDim);
                     if (!direct && DV != null)
                         Tile.Load<VF, W>(DV + at, kvWidth, valueSum, padded, keys.Count, HeadDim);
-                    Pair<VF, W>(queries, keys, head, work, work.QuerySum, keySum, valueSum, stride);
+                    Pair<VF, W>(queries, keys, head, work, DQ == null ? null : work.QuerySum, keySum, valueSum, stride, relativeSums);
                     if (!direct && DK != null)
                         Tile.Save<VF, W>(keySum, padded, DK + at, kvWidth, keys.Count, HeadDim);
                     if (!direct && DV != null)
                         Tile.Save<VF, W>(valueSum, padded, DV + at, kvWidth, keys.Count, HeadDim);
                 }
-                Tile.Save<VF, W>(work.QuerySum, padded, DQ + queries.Token * width + head * HeadDim, width, queries.Count, HeadDim);
+                if (DQ != null)
+                    Tile.Save<VF, W>(work.QuerySum, padded, DQ + queries.Token * width + head * HeadDim, width, queries.Count, HeadDim);
             }
         }
     }
@@ -143,7 +165,7 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
                 if (!Visits(queries, keys))
                     continue;
                 LoadQueries<VF, W>(queries, head, work);
-                Pair<VF, W>(queries, keys, head, work, null, DK == null ? null : work.KeySum, DV == null ? null : work.ValueSum, padded);
+                Pair<VF, W>(queries, keys, head, work, null, DK == null ? null : work.KeySum, DV == null ? null : work.ValueSum, padded, null);
             }
         }
         var at = keys.Token * kvWidth + kvHead * HeadDim;
@@ -164,7 +186,7 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         {
             var keys = queries with { From = k };
             if (Visits(queries, keys))
-                Pair<VF, W>(queries, keys, head, work, work.QuerySum, null, null, padded);
+                Pair<VF, W>(queries, keys, head, work, work.QuerySum, null, null, padded, null);
         }
         Tile.Save<VF, W>(work.QuerySum, padded, DQ + queries.Token * width + head * HeadDim, width, queries.Count, HeadDim);
     }
@@ -177,9 +199,9 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         var width = (nint)Heads * HeadDim;
         var at = queries.Token * width + head * HeadDim;
         Tile.Transpose(Q + at, width, work.Turned, columns, queries.Count, HeadDim, Scale);
-        if (DK != null || DQ != null)
+        if (DK != null || DQ != null || _grouped)
             Tile.Transpose(DOut + at, width, work.TurnedGradient, columns, queries.Count, HeadDim, 1f);
-        if (DK != null)
+        if (DK != null || _grouped)
             Tile.Load<VF, W>(Q + at, width, work.Queries, padded, queries.Count, HeadDim);
         if (DV != null)
             Tile.Load<VF, W>(DOut + at, width, work.Gradient, padded, queries.Count, HeadDim);
@@ -195,7 +217,8 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
     }
 
     // One tile of queries against one of keys; adds to what is not null.
-    private void Pair<VF, W>(TileSpan queries, TileSpan keys, int head, Scratch work, float* querySum, float* keySum, float* valueSum, int stride)
+    private void Pair<VF, W>(TileSpan queries, TileSpan keys, int head, Scratch work, float* querySum, float* keySum, float* valueSum, int stride,
+        float* relativeSums)
         where VF : struct where W : struct, ITileLanes<VF>
     {
         var padded = Tile.Padded(HeadDim);
@@ -203,8 +226,10 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         var kvWidth = (nint)KvHeads * HeadDim;
         var at = keys.Token * kvWidth + head / (Heads / KvHeads) * HeadDim;
         var diagonal = OnDiagonal(queries, keys);
-        var scores = querySum != null || keySum != null;
-        ScoreProduct<VF, W>(K + at, (int)kvWidth, work.Turned, work.Weights, keys.Count, columns, HeadDim, diagonal);
+        var scores = querySum != null || keySum != null || relativeSums != null;
+        Relative?.Score<VF, W>(Q + queries.Token * Heads * HeadDim + head * HeadDim, K + at, head, queries.From - keys.From, queries.Count,
+            keys.Count, Scale, work.Weights, work.Relative);
+        ScoreProduct<VF, W>(K + at, (int)kvWidth, work.Turned, work.Weights, keys.Count, columns, HeadDim, diagonal, Relative is not null);
         Cap<VF, W>(work.Weights, columns, keys.Count, diagonal);
         Hide(work.Weights, columns, queries, keys);
         if (scores)
@@ -218,11 +243,15 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
             KeyProduct<VF, W>(work.Weights, columns, work.Gradient, padded, valueSum, stride, keys.Count, queries.Count, diagonal);
         if (keySum != null)
             KeyProduct<VF, W>(work.Scores, columns, work.Queries, padded, keySum, stride, keys.Count, queries.Count, diagonal);
+        if (querySum != null || relativeSums != null)
+            Tile.Load<VF, W>(K + at, kvWidth, work.Keys, padded, keys.Count, HeadDim);
         if (querySum != null)
         {
-            Tile.Load<VF, W>(K + at, kvWidth, work.Keys, padded, keys.Count, HeadDim);
             QueryProduct<VF, W>(work.Scores, columns, work.Keys, querySum, padded, queries.Count, keys.Count, true, diagonal);
         }
+        if (scores)
+            Relative?.Differentiate<VF, W>(work.Scores, work.Queries, work.Keys, head, queries.From - keys.From, queries.Count, keys.Count,
+                querySum, keySum, stride, relativeSums, work.Relative);
     }
 
     // One vector of queries: scores to (dropped) weights, the gradients of the weights to those of the unscaled scores.
@@ -276,7 +305,8 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         return W.Sum(sum) + rest;
     }
 
-    private static nint Floats(int headDim) => Tile.Size * (8 * (nint)Tile.Padded(headDim) + 3 * Tile.Size + 2);
+    private static nint Floats(int headDim, bool relative) =>
+        Tile.Size * (8 * (nint)Tile.Padded(headDim) + 3 * Tile.Size + 2) + (relative ? RelativeScores.BackwardFloats(headDim) : 0);
 
     /// <summary>A worker's tiles.</summary>
     private readonly struct Scratch(float* start, int padded)
@@ -299,6 +329,8 @@ internal sealed unsafe class AttentionBackward : AttentionKernel
         // [queries]
         public float* Lse => Row(8) + 3 * Tile.Size * Tile.Size;
         public float* Dot => Lse + Tile.Size;
+
+        public float* Relative => Dot + Tile.Size;
 
         private float* Row(int tile) => start + tile * Tile.Size * (nint)padded;
     }

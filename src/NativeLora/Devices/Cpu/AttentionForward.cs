@@ -11,14 +11,15 @@ internal sealed unsafe class AttentionForward : AttentionKernel
     /// <param name="threads">The workers.</param>
     /// <param name="maxHeadDim">The largest HeadDim that Execute will see.</param>
     /// <param name="vectorBits">128, 256 or 512; 0: the machine's widest.</param>
-    public AttentionForward(CpuThreads threads, int maxHeadDim, int vectorBits = 0)
-        : base(threads, maxHeadDim, vectorBits, Floats(maxHeadDim))
+    /// <param name="relative">Position parts of the scores, or null.</param>
+    public AttentionForward(CpuThreads threads, int maxHeadDim, int vectorBits = 0, RelativeScores? relative = null)
+        : base(threads, maxHeadDim, vectorBits, Floats(maxHeadDim, relative is not null), relative)
     {
         _maxPadded = Tile.Padded(maxHeadDim);
     }
 
     /// <summary>Bytes of scratch that the constructor allocates.</summary>
-    public static long WorkspaceBytes(int workers, int headDim) => workers * (long)WorkerBytes(Floats(headDim));
+    public static long WorkspaceBytes(int workers, int headDim, bool relative = false) => workers * (long)WorkerBytes(Floats(headDim, relative));
 
     public void Execute(int sequences)
     {
@@ -52,7 +53,9 @@ internal sealed unsafe class AttentionForward : AttentionKernel
                 continue;
             var diagonal = OnDiagonal(queries, keys);
             var at = keys.Token * kvWidth + kvHead * HeadDim;
-            ScoreProduct<VF, W>(K + at, (int)kvWidth, turned, scores, keys.Count, columns, HeadDim, diagonal);
+            Relative?.Score<VF, W>(Q + queries.Token * width + head * HeadDim, K + at, head, queries.From - keys.From, queries.Count,
+                keys.Count, Scale, scores, shrink + Tile.Size);
+            ScoreProduct<VF, W>(K + at, (int)kvWidth, turned, scores, keys.Count, columns, HeadDim, diagonal, Relative is not null);
             Cap<VF, W>(scores, columns, keys.Count, diagonal);
             Hide(scores, columns, queries, keys);
             if (Dropout > 0f)
@@ -133,5 +136,6 @@ internal sealed unsafe class AttentionForward : AttentionKernel
         }
     }
 
-    private static nint Floats(int headDim) => Tile.Size * (3 * (nint)Tile.Padded(headDim) + 2 * Tile.Size + 3);
+    private static nint Floats(int headDim, bool relative) =>
+        Tile.Size * (3 * (nint)Tile.Padded(headDim) + 2 * Tile.Size + 3) + (relative ? RelativeScores.ForwardFloats(headDim) : 0);
 }

@@ -43,16 +43,18 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
     private readonly int _vectorBits;
     private readonly int _maxHeadDim;
     private readonly nint _floatsPerWorker;
+    private readonly RelativeScores? _relative;
     private float* _scratch;
     private int _sequences;
 
-    private protected AttentionKernel(CpuThreads threads, int maxHeadDim, int vectorBits, nint floatsPerWorker)
+    private protected AttentionKernel(CpuThreads threads, int maxHeadDim, int vectorBits, nint floatsPerWorker, RelativeScores? relative)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(maxHeadDim, 1);
         if (vectorBits is not (0 or 128 or 256 or 512))
             throw new ArgumentOutOfRangeException(nameof(vectorBits), vectorBits, "128, 256 or 512, or 0 for the widest of the machine");
         _threads = threads;
         _maxHeadDim = maxHeadDim;
+        _relative = relative;
         _vectorBits = vectorBits == 0 ? VectorMath.WidestBits : vectorBits;
         _floatsPerWorker = floatsPerWorker;
         _scratch = (float*)NativeMemory.AlignedAlloc((nuint)WorkerBytes(floatsPerWorker) * (nuint)threads.Count, 64);
@@ -91,6 +93,9 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
 
     private protected static nint WorkerBytes(nint floats) => (CursorFloats + floats) * sizeof(float);
 
+    /// <summary>Position parts of the scores, or null.</summary>
+    private protected RelativeScores? Relative => _relative;
+
     private protected int Workers => _threads.Count;
 
     private protected int Sequences => _sequences;
@@ -115,6 +120,11 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
             ArgumentOutOfRangeException.ThrowIfNegative(length, nameof(CuSeqlens));
             if (Dropout > 0f)
                 ArgumentOutOfRangeException.ThrowIfGreaterThan(length, MaxDropoutLength, nameof(CuSeqlens));
+        }
+        if (_relative is not null)
+        {
+            ArgumentOutOfRangeException.ThrowIfNotEqual(KvHeads, Heads);
+            _relative.Check(CuSeqlens, sequences, Heads, HeadDim);
         }
         _sequences = sequences;
         for (var w = 0; w < _threads.Count; w++)
@@ -169,17 +179,17 @@ internal abstract unsafe class AttentionKernel : IParallelBody, IDisposable
     /// On the diagonal, blocks of queries that precede the keys are left as they were.
     /// </summary>
     private protected static void ScoreProduct<VF, W>(float* left, int stride, float* right, float* tile, int keys, int columns,
-        int depth, bool diagonal)
+        int depth, bool diagonal, bool add = false)
         where VF : struct where W : struct, ITileLanes<VF>
     {
         if (!diagonal)
         {
-            TileProduct.Run<VF, W, RowOrder>(left, stride, right, columns, tile, columns, keys, columns, depth, false);
+            TileProduct.Run<VF, W, RowOrder>(left, stride, right, columns, tile, columns, keys, columns, depth, add);
             return;
         }
         for (var j = 0; j < keys; j += Tile.Pad)
             TileProduct.Run<VF, W, RowOrder>(left + (nint)j * stride, stride, right + j, columns, tile + j * columns + j, columns,
-                Math.Min(Tile.Pad, keys - j), columns - j, depth, false);
+                Math.Min(Tile.Pad, keys - j), columns - j, depth, add);
     }
 
     /// <summary>[queries, padded] from a tile [keys, columns] and keys or values [keys, padded].</summary>

@@ -1,3 +1,5 @@
+using NativeLora.Ops;
+
 namespace NativeLora.Devices.Cpu;
 
 /// <summary>Attention and its gradients as plain scalar loops in double: what the fast kernels are compared with.</summary>
@@ -14,6 +16,13 @@ internal sealed class AttentionReference
     public float Dropout;
     public ulong Seed;
     public uint Stream, Step;
+
+    /// <summary>Relative keys and queries [rows, Heads * HeadDim] of disentangled attention, and the row of each distance.</summary>
+    public double[]? RelativeKeys, RelativeQueries;
+    public RelativePositions? Positions;
+
+    /// <summary>Gradients of the relative keys and queries, after <see cref="Backward"/>.</summary>
+    public double[] DRelativeKeys = [], DRelativeQueries = [];
 
     /// <summary>Output [tokens, Heads * HeadDim] and log-sum-exp [tokens, Heads].</summary>
     public (double[] Out, double[] Lse) Forward()
@@ -39,6 +48,8 @@ internal sealed class AttentionReference
         var dq = new double[Q.Length];
         var dk = new double[K.Length];
         var dv = new double[V.Length];
+        DRelativeKeys = new double[RelativeKeys?.Length ?? 0];
+        DRelativeQueries = new double[RelativeQueries?.Length ?? 0];
         ForEachQuery((start, length, i, head, weights) =>
         {
             Weights(start, length, i, head, weights);
@@ -65,6 +76,16 @@ internal sealed class AttentionReference
                 {
                     dq[q + d] += dScore * K[k + d];
                     dk[k + d] += dScore * Q[q + d];
+                    if (RelativeKeys is not null)
+                    {
+                        dq[q + d] += dScore * RelativeKeys[RelativeAt(i - j, head) + d];
+                        DRelativeKeys[RelativeAt(i - j, head) + d] += dScore * Q[q + d];
+                    }
+                    if (RelativeQueries is not null)
+                    {
+                        dk[k + d] += dScore * RelativeQueries[RelativeAt(i - j, head) + d];
+                        DRelativeQueries[RelativeAt(i - j, head) + d] += dScore * K[k + d];
+                    }
                 }
             }
         });
@@ -128,7 +149,14 @@ internal sealed class AttentionReference
     {
         double score = 0;
         for (var d = 0; d < HeadDim; d++)
-            score += Q[QueryAt(start + i, head) + d] * K[KeyAt(start + j, head) + d];
+        {
+            var (q, k) = (Q[QueryAt(start + i, head) + d], K[KeyAt(start + j, head) + d]);
+            score += q * k;
+            if (RelativeKeys is not null)
+                score += q * RelativeKeys[RelativeAt(i - j, head) + d];
+            if (RelativeQueries is not null)
+                score += k * RelativeQueries[RelativeAt(i - j, head) + d];
+        }
         return score * Scale;
     }
 
@@ -143,6 +171,8 @@ internal sealed class AttentionReference
         var index = Philox.AttentionIndex(start + i, Heads, head, j);
         return Philox.Keep(Seed, Stream, Step, index, Philox.Threshold(Dropout)) ? Philox.KeepScale(Dropout) : 0;
     }
+
+    private int RelativeAt(int distance, int head) => (Positions!.Rows[distance + Positions.MaxLength - 1] * Heads + head) * HeadDim;
 
     private int QueryAt(int token, int head) => (token * Heads + head) * HeadDim;
 

@@ -162,6 +162,14 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                 return BindAttention(node, op, at);
             case AttentionGradOp op:
                 return BindAttentionGrad(node, op, at);
+            case DisentangledAttentionOp op:
+                return BindDisentangled(node, op, at);
+            case DisentangledAttentionGradOp op:
+                return BindDisentangledGrad(node, op, at);
+            case TableOp:
+                return BindTable(node, at);
+            case TableGradOp op:
+                return BindTableGrad(node, op, at);
             case GatherOp:
                 {
                     var k = new GatherRows(_threads, columns) { Input = F(inputs[0]), Index = I(inputs[1]), Output = F(output) };

@@ -1,0 +1,112 @@
+using NativeLora.Graphs;
+using NativeLora.Ops;
+
+namespace NativeLora.Devices.Cpu;
+
+/// <summary>Disentangled attention and the table of its relative embeddings.</summary>
+internal sealed unsafe partial class CpuBinder
+{
+    private readonly Dictionary<(bool Backward, (int, int, int) Positions, int Heads, int HeadDim), (AttentionKernel Kernel, RelativeScores Relative)> _relative = [];
+
+    private (AttentionKernel Kernel, RelativeScores Relative) Disentangled(bool backward, DisentangledAttentionOp op)
+    {
+        var key = (backward, op.Positions.Sizes, op.Heads, op.HeadDim);
+        if (_relative.TryGetValue(key, out var known))
+            return known;
+        var relative = new RelativeScores(_threads, op.Positions, op.Heads, op.HeadDim);
+        AttentionKernel kernel = backward
+            ? new AttentionBackward(_threads, op.HeadDim, relative: relative)
+            : new AttentionForward(_threads, op.HeadDim, relative: relative);
+        _owned.Add(relative);
+        _owned.Add(kernel);
+        ScratchBytes += backward
+            ? AttentionBackward.WorkspaceBytes(_threads.Count, op.HeadDim, relative: true)
+            : AttentionForward.WorkspaceBytes(_threads.Count, op.HeadDim, relative: true);
+        return _relative[key] = (kernel, relative);
+    }
+
+    /// <summary>What every run of a node sets anew: kernels are shared by the nodes of all layers.</summary>
+    private sealed class DisentangledAddresses(DisentangledAttentionOp op, Node node, ITensorAddresses at, int first, Tensor output, Tensor lse)
+    {
+        private readonly nint _q = at.Of(node.Inputs[first]!), _k = at.Of(node.Inputs[first + 1]!), _v = at.Of(node.Inputs[first + 2]!);
+        private readonly nint _cuSeqlens = at.Of(node.Inputs[first + 3]!), _visible = at.Of(node.Inputs[first + 4]!);
+        private readonly nint _relativeKeys = node.Inputs[first + 5] is { } keys ? at.Of(keys) : 0;
+        private readonly nint _relativeQueries = node.Inputs[first + 6] is { } queries ? at.Of(queries) : 0;
+        private readonly nint _out = at.Of(output), _lse = at.Of(lse);
+
+        public void Set(AttentionKernel k, RelativeScores relative, StepArguments s)
+        {
+            k.Q = (float*)_q;
+            k.K = (float*)_k;
+            k.V = (float*)_v;
+            k.Out = (float*)_out;
+            k.Lse = (float*)_lse;
+            k.CuSeqlens = (int*)_cuSeqlens;
+            k.KeyVisible = (int*)_visible;
+            (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.Heads, op.HeadDim, op.Scale);
+            (k.Causal, k.Window, k.Dropout) = (false, 0, op.Dropout);
+            (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
+            relative.Keys = (float*)_relativeKeys;
+            relative.Queries = (float*)_relativeQueries;
+        }
+    }
+
+    private Runs BindDisentangled(Node node, DisentangledAttentionOp op, ITensorAddresses at)
+    {
+        var (kernel, relative) = Disentangled(false, op);
+        var forward = (AttentionForward)kernel;
+        var addresses = new DisentangledAddresses(op, node, at, 0, node.Output, node.Outputs[1]);
+        return new Runs(s =>
+        {
+            addresses.Set(forward, relative, s);
+            forward.Execute(s.Size.Sequences);
+        });
+    }
+
+    private Runs BindDisentangledGrad(Node node, DisentangledAttentionGradOp op, ITensorAddresses at)
+    {
+        var (kernel, relative) = Disentangled(true, op.Forward);
+        var backward = (AttentionBackward)kernel;
+        if (op.RelativeKey || op.RelativeQuery)
+            ScratchBytes += relative.ReserveSums();
+        var addresses = new DisentangledAddresses(op.Forward, node, at, 1, node.Inputs[8]!, node.Inputs[9]!);
+        var dout = at.Of(node.Inputs[0]!);
+        var next = 0;
+        nint Next(bool wanted) => wanted ? at.Of(node.Outputs[next++]) : 0;
+        nint dq = Next(op.Query), dk = Next(op.Key), dv = Next(op.Value), dKeys = Next(op.RelativeKey), dQueries = Next(op.RelativeQuery);
+        return new Runs(s =>
+        {
+            addresses.Set(backward, relative, s);
+            backward.DOut = (float*)dout;
+            backward.DQ = (float*)dq;
+            backward.DK = (float*)dk;
+            backward.DV = (float*)dv;
+            relative.DKeys = (float*)dKeys;
+            relative.DQueries = (float*)dQueries;
+            backward.Execute(s.Size.Sequences);
+        });
+    }
+
+    private Runs BindTable(Node node, ITensorAddresses at)
+    {
+        var table = node.Inputs[0]!;
+        nint from = at.Of(table), to = at.Of(node.Output);
+        var count = (nint)table.Shape.FixedRows * table.Shape.Columns;
+        return new Runs(_ => Convert16.Widen(table.Type, (void*)from, (float*)to, count));
+    }
+
+    private Runs BindTableGrad(Node node, TableGradOp op, ITensorAddresses at)
+    {
+        var (gradient, result) = (node.Inputs[0]!, node.Output);
+        float* from = (float*)at.Of(gradient), to = (float*)at.Of(result);
+        var sum = new Add(_threads, result.Shape.Columns) { First = from, Second = to, Output = to };
+        var copy = new Copy(_threads, result.Shape.Columns) { Input = from, Output = to };
+        return Do(gradient, (s, rows) =>
+        {
+            if (op.Adds || s.AccumulateGradients)
+                sum.Execute(rows);
+            else
+                copy.Execute(rows);
+        });
+    }
+}

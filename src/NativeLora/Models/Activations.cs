@@ -13,7 +13,8 @@ internal static class Activations
         "gelu" => ActivationKind.Gelu,
         "gelu_new" or "gelu_pytorch_tanh" => ActivationKind.GeluTanh,
         "relu" => ActivationKind.Relu,
+        "tanh" => ActivationKind.Tanh,
         "silu" or "swish" => ActivationKind.Silu,
-        var other => throw config.Fail(key, $"is \"{other}\", supported are gelu, gelu_new, gelu_pytorch_tanh, relu, silu"),
+        var other => throw config.Fail(key, $"is \"{other}\", supported are gelu, gelu_new, gelu_pytorch_tanh, relu, tanh, silu"),
     };
 }

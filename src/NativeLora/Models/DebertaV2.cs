@@ -26,8 +26,8 @@ public sealed class DebertaV2 : Model
         _hiddenDropout = config.GetFloat("hidden_dropout_prob", 0.1f);
         _attentionDropout = config.GetFloat("attention_probs_dropout_prob", 0.1f);
         _fresh = FreshWeight.Normal(config.GetFloat("initializer_range", 0.02f));
-        _activation = Activation("hidden_act");
-        _poolerActivation = Activation("pooler_hidden_act");
+        _activation = Activations.Of(Config, "hidden_act", "gelu");
+        _poolerActivation = Activations.Of(Config, "pooler_hidden_act", "gelu");
         _absolute = config.GetBool("position_biased_input", true);
 
         _relative = config.GetBool("relative_attention", false);
@@ -88,9 +88,9 @@ public sealed class DebertaV2 : Model
             g.Layer = l;
             var at = $"deberta.encoder.layer.{l}";
             var mixed = Attention(g, $"{at}.attention.self", x, relative, positions, dropout, attentionDropout);
-            x = g.LayerNorm($"{at}.attention.output.LayerNorm", Residual(g, $"{at}.attention.output.dense", mixed, x, dropout), _epsilon);
+            x = g.LayerNorm($"{at}.attention.output.LayerNorm", g.LinearResidual($"{at}.attention.output.dense", mixed, x, dropout), _epsilon);
             var inner = g.Activate(_activation, g.Linear($"{at}.intermediate.dense", x, IntermediateSize));
-            x = g.LayerNorm($"{at}.output.LayerNorm", Residual(g, $"{at}.output.dense", inner, x, dropout), _epsilon);
+            x = g.LayerNorm($"{at}.output.LayerNorm", g.LinearResidual($"{at}.output.dense", inner, x, dropout), _epsilon);
             state(x);
         }
         g.Layer = Layers;
@@ -103,10 +103,7 @@ public sealed class DebertaV2 : Model
         var pooled = g.Dropout(first, options.BaseDropout ? Config.GetFloat("pooler_dropout", 0) : 0);
         pooled = g.Activate(_poolerActivation, g.Linear("pooler.dense", pooled, HiddenSize, fresh: _fresh));
         pooled = g.Dropout(pooled, options.BaseDropout ? Config.GetFloat("cls_dropout", _hiddenDropout) : 0);
-        var logits = g.Keep(g.Linear("classifier", pooled, Labels, fresh: _fresh));
-        if (options.Loss)
-            _ = Labels == 1 ? g.SquaredError(logits) : g.CrossEntropy(logits, g.ClassLabels);
-        return logits;
+        return Classes(g, g.Linear("classifier", pooled, Labels, fresh: _fresh), options.Loss);
     }
 
     private Tensor Embeddings(Graph g, float dropout)
@@ -145,25 +142,10 @@ public sealed class DebertaV2 : Model
         return g.DisentangledAttention(at, q, k, v, keys, queries, positions!, Heads, scale, attentionDropout);
     }
 
-    /// <summary>residual + dropout(linear(x)); without dropout the sum is part of the product.</summary>
-    private Tensor Residual(Graph g, string name, Tensor x, Tensor residual, float dropout) =>
-        g.Training && dropout > 0
-            ? g.Add(residual, g.Dropout(g.Linear(name, x, HiddenSize), dropout))
-            : g.Linear(name, x, HiddenSize, addend: residual);
-
     /// <summary>A list, or a string with bars between its words.</summary>
     private IReadOnlyList<string> Words(string key)
     {
         var words = Config.IsString(key) ? Config.GetString(key).Split('|') : Config.GetStrings(key) ?? [];
         return [.. words.Select(w => w.Trim().ToLowerInvariant())];
     }
-
-    private ActivationKind Activation(string key) => Config.GetString(key, "gelu") switch
-    {
-        "gelu" => ActivationKind.Gelu,
-        "gelu_new" or "gelu_pytorch_tanh" => ActivationKind.GeluTanh,
-        "relu" => ActivationKind.Relu,
-        "tanh" => ActivationKind.Tanh,
-        var other => throw Config.Fail(key, $"is \"{other}\", supported are gelu, gelu_new, gelu_pytorch_tanh, relu, tanh"),
-    };
 }

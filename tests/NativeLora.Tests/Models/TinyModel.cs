@@ -77,6 +77,7 @@ internal sealed class TinyModel : IDisposable
     /// <summary>Linear modules of a layer as targets, in the order of the forward pass.</summary>
     public static string[] Targets(Model model) => model.Config.ModelType switch
     {
+        "deberta-v2" => ["query_proj", "key_proj", "value_proj", "attention.output.dense", "intermediate.dense", "output.dense"],
         "distilbert" => ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
         "modernbert" => ["Wqkv", "attn.Wo", "Wi", "mlp.Wo"],
         "gpt2" => ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"],

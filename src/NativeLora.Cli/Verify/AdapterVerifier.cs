@@ -182,7 +182,8 @@ internal sealed class AdapterVerifier(string name, string variant, string folder
                 residual[i] -= ours[i];
             residuals.Add(Distance.RelativeL2(residual, left.ReadFloat32(weight)), adapted.Name);
         }
-        report.Line(name, variant, $"decomposition_products[{products.Count}]:{products.Where}", products.Error, 1e-5);
+        // The reference decomposes in fp32: its top-r part is off by eps times the largest singular value over the gap behind the r-th.
+        report.Line(name, variant, $"decomposition_products[{products.Count}]:{products.Where}", products.Error, 5e-5);
         report.Line(name, variant, $"decomposition_residuals[{residuals.Count}]:{residuals.Where}", residuals.Error, 1e-5);
         using var repeated = TrainableModel.WithAdapters(pretrained, head, loaded.Config, loaded.Weights, training: false);
         report.Line(name, variant, "logits_over_untouched_base", Logits(repeated, batch, golden.ReadFloat32("logits")), 1e-5);

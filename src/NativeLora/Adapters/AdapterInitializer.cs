@@ -78,7 +78,11 @@ public static class AdapterInitializer
         var row = new float[width];
         for (var o = 0; o < norms.Length; o++)
         {
-            weight.AsSpan(o * width, width).CopyTo(row);
+            if (adapted.Module.FanInFanOut)
+                for (var i = 0; i < width; i++)
+                    row[i] = weight[(i * norms.Length) + o];
+            else
+                weight.AsSpan(o * width, width).CopyTo(row);
             for (var r = 0; r < rank && parts is null; r++)
                 TensorPrimitives.MultiplyAdd(a.AsSpan(r * width, width), (float)adapted.Scaling * b[(o * rank) + r], row, row);
             double sum = 0;

@@ -38,8 +38,8 @@ public static class AdapterMerger
     {
         if (config.InitLoraWeights is not ("true" or "false" or "gaussian") && !config.ChangesBase)
             throw new InputException($"an adapter with init_lora_weights \"{PeftPattern.Show(config.InitLoraWeights)}\" sits over a residual base, not over this one; convert it to plain LoRA first");
-        if (config.FanInFanOut && (config.ChangesBase || config.UseDora))
-            throw new InputException("DoRA, PiSSA and OLoRA adapters with fan_in_fan_out cannot be merged yet");
+        if (config.ChangesBase && model.Modules.Any(m => m.FanInFanOut))
+            throw new InputException("PiSSA and OLoRA adapters with fan_in_fan_out cannot be merged yet");
         if (config.ChangesBase && TargetResolver.Resolve(config, model).Adapted.FirstOrDefault(a => a.Module.Kind == ModuleKind.Embedding) is { } embedding)
             throw new InputException($"init_lora_weights \"{config.InitLoraWeights}\" on the embedding {embedding.Name} cannot be merged");
         var merge = new Plan(baseCheckpoint, model, config, weights);

@@ -117,8 +117,8 @@ public sealed record LoraConfig
     {
         if (InitLoraWeights is not ("true" or "false" or "gaussian") && !ChangesBase)
             return $"init_lora_weights \"{PeftPattern.Show(InitLoraWeights)}\"";
-        if (FanInFanOut && (UseDora || ChangesBase))
-            return $"{(UseDora ? "DoRA (use_dora)" : $"init_lora_weights \"{InitLoraWeights}\"")} with fan_in_fan_out";
+        if (FanInFanOut && ChangesBase)
+            return $"init_lora_weights \"{InitLoraWeights}\" with fan_in_fan_out";
         if ((UseDora || ChangesBase) && targets?.Adapted.FirstOrDefault(m => m.Module.Kind == ModuleKind.Embedding) is { } embedding)
             return $"{(UseDora ? "DoRA (use_dora)" : $"init_lora_weights \"{InitLoraWeights}\"")} on the embedding {embedding.Name}";
         return null;

@@ -17,8 +17,6 @@ internal sealed class AdaptedLinear
         _fanInFanOut = fanInFanOut;
         (_graph, _name, _slot, _weight, _bias) = (graph, name, slot, weight, bias);
         var (outFeatures, inFeatures) = fanInFanOut ? (weight.Shape.Columns, weight.Shape.FixedRows) : (weight.Shape.FixedRows, weight.Shape.Columns);
-        if (fanInFanOut && slot.UseDora)
-            throw new InputException($"not supported yet: DoRA on {name}, whose weight is stored [in, out]");
         _a = graph.AdapterParameter($"{name}.lora_A.weight", Shape.Fixed(slot.Rank, inFeatures));
         _b = graph.AdapterParameter($"{name}.lora_B.weight", Shape.Fixed(outFeatures, slot.Rank));
         if (slot.UseDora)
@@ -33,7 +31,7 @@ internal sealed class AdaptedLinear
 
         var shape = magnitude.Shape;
         var (scale, inverse) = (_graph.New($"{_name}.dora_scale", shape), _graph.New($"{_name}.dora_inverse_norm", shape));
-        _graph.Emit(_name, new DoraScaleOp(_slot.Scaling), [_weight, _a, _b, magnitude], scale, inverse,
+        _graph.Emit(_name, new DoraScaleOp(_slot.Scaling, _fanInFanOut), [_weight, _a, _b, magnitude], scale, inverse,
             _graph.New($"{_name}.dora_WA", Shape.Fixed(shape.Columns, _slot.Rank), TensorCategory.Workspace),
             _graph.New($"{_name}.dora_AA", Shape.Fixed(_slot.Rank, _slot.Rank), TensorCategory.Workspace));
         var y = _graph.New(_name, x.Shape with { Columns = shape.Columns });

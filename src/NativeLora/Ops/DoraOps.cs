@@ -7,10 +7,13 @@ namespace NativeLora.Ops;
 /// never formed. Inputs: W [out, in], A [r, in], B [out, r], m [1, out]. Outputs: g [1, out], 1/norm [1, out], and scratch
 /// [out, r], [r, r]. No gradient flows through the norm, as in PEFT; <see cref="DoraOp"/> gives that of m.
 /// </summary>
-public sealed class DoraScaleOp(float scaling) : Op
+public sealed class DoraScaleOp(float scaling, bool fanInFanOut = false) : Op
 {
     /// <summary>s of the adapter.</summary>
     public float Scaling { get; } = scaling;
+
+    /// <summary>Whether W is stored [in, out].</summary>
+    public bool FanInFanOut { get; } = fanInFanOut;
 
     /// <inheritdoc/>
     public override string Name => "dora_scale";
@@ -19,7 +22,7 @@ public sealed class DoraScaleOp(float scaling) : Op
     public override long Flops(Node node, in BatchSize size)
     {
         var (w, a) = (node.Inputs[0]!.Shape, node.Inputs[1]!.Shape);
-        return 2L * a.FixedRows * w.Columns * (w.FixedRows + a.FixedRows);
+        return 2L * a.FixedRows * ((long)w.FixedRows * w.Columns + (long)a.Columns * a.FixedRows);
     }
 }
 

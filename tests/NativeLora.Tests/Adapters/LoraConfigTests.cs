@@ -74,7 +74,7 @@ public class LoraConfigTests
     [InlineData("""{"peft_type": "LORA", "init_lora_weights": "corda"}""", "corda")]
     [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_"}""", "pissa_niter_")]
     [InlineData("""{"peft_type": "LORA", "init_lora_weights": "pissa_niter_-1"}""", "pissa_niter_-1")]
-    [InlineData("""{"peft_type": "LORA", "fan_in_fan_out": true, "use_dora": true}""", "fan_in_fan_out")]
+    [InlineData("""{"peft_type": "LORA", "fan_in_fan_out": true, "init_lora_weights": "pissa"}""", "fan_in_fan_out")]
     public void Says_what_cannot_be_trained_yet(string json, string word) => Assert.Contains(word, LoraConfig.Parse(json).UnsupportedReason());
 
     [Theory]

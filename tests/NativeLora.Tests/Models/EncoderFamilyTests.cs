@@ -8,6 +8,7 @@ using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Tests.Checkpoints;
+using NativeLora.Training;
 
 namespace NativeLora.Tests.Models;
 
@@ -107,6 +108,25 @@ public class EncoderFamilyTests
         Assert.Equal(4, before.Length);
         Assert.NotEqual(before[0], after[0]);
         Assert.Equal(before[2..], after[2..]);
+    }
+
+    /// <summary>The magnitudes are the norms of the columns of weights stored [in, out].</summary>
+    [Fact]
+    public void ANewDoraAdapterChangesNothing()
+    {
+        using var device = new CpuDevice(1);
+        using var tiny = new TinyModel("gpt2");
+        using var pretrained = tiny.Open(device);
+        var config = new LoraConfig { Rank = 3, UseDora = true, TargetModules = ModuleSelector.AllLinear };
+        using var model = TrainableModel.WithAdapters(pretrained, ModelHead.LanguageModel, config, seed: 3);
+        var batch = TinyModel.Batch(tiny.Model, 1, 9, 4);
+        var (graph, outputs) = model.Build(new BuildOptions { Head = ModelHead.LanguageModel, MaxLength = 9 });
+        using var session = model.NewSession(graph, TinyModel.Capacity(batch));
+        session.Load(batch);
+        session.Run();
+        var got = session.Read(outputs.Logits!);
+        Assert.All(Logits(tiny, device).Zip(got), p => Assert.Equal(p.First, p.Second, 1e-5f));
+        Assert.Equal(16, model.Parameters.Names.Count(n => n.EndsWith("lora_magnitude_vector", StringComparison.Ordinal)));
     }
 
     /// <summary>Another program's file: keys of older versions, labels' ids as texts.</summary>

@@ -157,6 +157,10 @@ public class ModelWeightsTests
     [InlineData("llama", ElementType.F16)]
     [InlineData("llama-tied", ElementType.BF16)]
     [InlineData("llama", ElementType.F64)]
+    [InlineData("distilbert", ElementType.F16)]
+    [InlineData("modernbert", ElementType.BF16)]
+    [InlineData("gpt2", ElementType.BF16)]
+    [InlineData("gpt2", ElementType.F16)]
     public void WeightsOfOtherTypesGiveTheBitsOfTheSameValuesInFp32(string kind, ElementType type)
     {
         using var device = new CpuDevice(1);
@@ -211,6 +215,8 @@ public class ModelWeightsTests
     [Theory]
     [InlineData("bert")]
     [InlineData("llama")]
+    [InlineData("modernbert")]
+    [InlineData("gpt2")]
     public void AdaptersOverBf16TrainToTheBitsOfTheSameValuesInFp32(string kind)
     {
         using var device = new CpuDevice(1);

@@ -57,14 +57,15 @@ internal sealed unsafe partial class CpuBinder
     private Runs BindDoraScale(Node node, DoraScaleOp op, ITensorAddresses at)
     {
         var (weight, a, b) = (node.Inputs[0]!, node.Inputs[1]!, node.Inputs[2]!);
-        var (rows, columns, rank) = (weight.Shape.FixedRows, weight.Shape.Columns, a.Shape.FixedRows);
+        var (rows, columns, rank) = (b.Shape.FixedRows, a.Shape.Columns, a.Shape.FixedRows);
         float* weightA = (float*)at.Of(node.Outputs[2]), gramA = (float*)at.Of(node.Outputs[3]);
-        var byWeight = new GemmArgs { A = Plain(weight, at), B = Turned(a, at), M = rows, N = rank, K = columns, C = weightA, CStride = rank };
+        var byWeight = new GemmArgs { A = op.FanInFanOut ? Turned(weight, at) : Plain(weight, at), B = Turned(a, at), M = rows, N = rank, K = columns, C = weightA, CStride = rank };
         var gram = new GemmArgs { A = Plain(a, at), B = Turned(a, at), M = rank, N = rank, K = columns, C = gramA, CStride = rank };
         var k = new DoraScale(_threads, rows, columns, rank)
         {
             Weight = (void*)at.Of(weight),
             Type = weight.Type,
+            FanInFanOut = op.FanInFanOut,
             B = (float*)at.Of(b),
             WeightA = weightA,
             GramA = gramA,

@@ -20,6 +20,10 @@ internal sealed unsafe class DoraScale(CpuThreads threads, int rows, int columns
 
     public void* Weight;
     public ElementType Type;
+
+    /// <summary>Whether W is stored [in, out].</summary>
+    public bool FanInFanOut;
+
     public float* B;
     public float* WeightA;
     public float* GramA;
@@ -46,6 +50,11 @@ internal sealed unsafe class DoraScale(CpuThreads threads, int rows, int columns
     public void Run(int task, int worker)
     {
         var end = Math.Min(rows, (task + 1) * RowsPerTask);
+        if (_squaring && FanInFanOut)
+        {
+            SquaresOfColumns(task * RowsPerTask, end);
+            return;
+        }
         for (var row = task * RowsPerTask; row < end; row++)
             if (_squaring)
                 _squares[row] = Squares(row);
@@ -66,6 +75,19 @@ internal sealed unsafe class DoraScale(CpuThreads threads, int rows, int columns
             sum += TensorPrimitives.SumOfSquares<float>(new ReadOnlySpan<float>(values, count));
         }
         return sum;
+    }
+
+    /// <summary>Outputs are columns of W as it is stored.</summary>
+    private void SquaresOfColumns(int first, int end)
+    {
+        var values = stackalloc float[RowsPerTask];
+        var size = Type == ElementType.F32 ? sizeof(float) : sizeof(ushort);
+        for (var input = 0; input < columns; input++)
+        {
+            Convert16.Widen(Type, (byte*)Weight + (((long)input * rows) + first) * size, values, end - first);
+            for (var i = 0; i < end - first; i++)
+                _squares[first + i] += (double)values[i] * values[i];
+        }
     }
 
     private void Factor(int row)

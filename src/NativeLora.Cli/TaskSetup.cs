@@ -33,6 +33,20 @@ internal sealed class TaskSetup
     /// <exception cref="InputException">A file is missing or malformed.</exception>
     public static TaskSetup Open(TaskSettings settings) => new(settings, Load(settings, settings.Data, "train", settings.Fields.Labels));
 
+    /// <summary>Reads the rows to evaluate on, and none to train on unless those are meant, or tell the labels.</summary>
+    /// <exception cref="InputException">A file is missing or malformed.</exception>
+    public static TaskSetup OpenToEvaluate(TaskSettings settings)
+    {
+        if (settings.Dev is { } named && (settings.Glue is not null || settings.Data == named || settings.Fields.Labels is not null || settings.Fields.IsRegression))
+        {
+            var rows = Load(settings, named, "dev", settings.Fields.Labels);
+            return new TaskSetup(settings, rows) { _dev = [("dev", rows)] };
+        }
+        if (settings is { Dev: null, Glue: { } glue } && glue.EvaluationSplits.FirstOrDefault(split => Exists(glue, settings.Data, split)) is { } first)
+            return new TaskSetup(settings, Load(settings, settings.Data, first, null));
+        return Open(settings);
+    }
+
     /// <summary>Checks what a training will ask of the task, before any work is done for it.</summary>
     /// <exception cref="InputException">A file to evaluate on is missing or malformed, or there is no metric to keep the best by.</exception>
     public void Check(TrainerOptions options) => Trainer.CheckBest(options, Head, LoadDev().Count > 0, Metrics);

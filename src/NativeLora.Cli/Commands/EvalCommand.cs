@@ -24,7 +24,7 @@ internal static class EvalCommand
         task.AddTo(command);
         command.Options.Add(batch);
         command.Options.Add(json);
-        command.SetAction(parsed => Run(model.Read(parsed), task.Read(parsed), parsed.GetValue(adapter), parsed.GetValue(batch), new Ui(parsed.GetValue(json))));
+        command.SetAction(parsed => Run(model.Read(parsed), task.Read(parsed, devIsEnough: true), parsed.GetValue(adapter), parsed.GetValue(batch), new Ui(parsed.GetValue(json))));
         return command;
     }
 
@@ -36,7 +36,7 @@ internal static class EvalCommand
         var folder = adapter is null ? null : AdapterFolder.Open(adapter);
         using var device = settings.NewDevice();
         ModelView.Line(ui, settings, blueprint.Model, device);
-        var setup = TaskSetup.Open(taskSettings.WithLabels(folder?.SavedLabels ?? Names(blueprint.Model.Config, folder)));
+        var setup = TaskSetup.OpenToEvaluate(taskSettings.WithLabels(folder?.SavedLabels ?? Names(blueprint.Model.Config, folder)));
         using var pretrained = settings.Open(device, setup.Labels);
         using var model = Open(pretrained, setup.Head, folder);
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);

@@ -69,7 +69,7 @@ internal static class PredictCommand
         var length = maxLength ?? Math.Min(512, classifier.Model.MaxPositions);
         var examples = rows.Select(r => TaskSetup.ToClassify(tokenizer.Encode(r.First, r.Second, length), classifier.Model)).ToList();
         var ui = new Ui(json);
-        var labels = classifier.Labels;
+        string[] labels = [.. classifier.Labels.Select(OneField)];
         if (!single && !json)
             Console.Out.WriteLine(classifier.IsRegression ? "line\tscore" : $"line\tlabel\t{string.Join('\t', labels)}");
         foreach (var (i, outputs) in classifier.Predict(examples, Shell.Cancellation))
@@ -113,6 +113,9 @@ internal static class PredictCommand
         document["probabilities"] = probabilities;
         return document;
     }
+
+    // A name from a file must not break a line or a column.
+    private static string OneField(string label) => string.Concat(label.Select(c => char.IsControl(c) ? ' ' : c));
 
     private static string Number(float value) => value.ToString("0.0000", CultureInfo.InvariantCulture);
 }

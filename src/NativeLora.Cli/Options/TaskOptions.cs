@@ -32,7 +32,8 @@ internal sealed class TaskOptions(bool withDev = true)
 
     public bool IsGiven(ParseResult parsed) => parsed.GetValue(_task) is not null || parsed.GetValue(_data) is not null;
 
-    public TaskSettings Read(ParseResult parsed)
+    /// <summary>The settings; <paramref name="devIsEnough"/> where nothing is trained, and <c>--dev</c> may stand for <c>--data</c>.</summary>
+    public TaskSettings Read(ParseResult parsed, bool devIsEnough = false)
     {
         var task = parsed.GetValue(_task) ?? throw new InputException($"no task is given: use --task with one of {string.Join(", ", Names)}");
         var plain = task.Replace("-", "").Replace("_", "").ToLowerInvariant();
@@ -51,7 +52,7 @@ internal sealed class TaskOptions(bool withDev = true)
         {
             Name = plain,
             Glue = plain is "text" or "instruct" ? null : GlueTask.Get(plain),
-            Data = parsed.GetValue(_data) ?? throw new InputException(
+            Data = parsed.GetValue(_data) ?? (devIsEnough ? parsed.GetValue(_dev) : null) ?? throw new InputException(
                 $"no data is given: use --data with {(plain is "text" or "instruct" ? "a .tsv or .jsonl file" : $"the folder of {plain}, or a .tsv file")}"),
             Dev = withDev ? parsed.GetValue(_dev) : null,
             MaxLength = parsed.GetValue(_length) is { } length ? length > 1 ? length : throw new InputException($"--max-length {length}: give at least 2") : null,

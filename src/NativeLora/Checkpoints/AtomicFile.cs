@@ -53,6 +53,7 @@ public static class AtomicFile
     public static void CheckFolder(string folder)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
+        var probe = "";
         try
         {
             var parent = Path.GetFullPath(folder);
@@ -62,13 +63,13 @@ public static class AtomicFile
                     throw new InputException($"{folder}: cannot be written to: {parent} is a file; choose another folder");
                 parent = Path.GetDirectoryName(parent) ?? throw new IOException("there is no such drive");
             }
-            var probe = Path.Combine(parent, $".{Guid.NewGuid():N}.tmp");
+            probe = Path.Combine(parent, $".{Guid.NewGuid():N}.tmp");
             Directory.CreateDirectory(probe);
             Directory.Delete(probe);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new InputException(Reject.OneLine($"{folder}: cannot be written to: {e.Message.TrimEnd('.')}; choose another folder"), e);
+            throw new InputException(Reject.OneLine($"{folder}: cannot be written to: {e.Message.Replace($"/{Path.GetFileName(probe)}", "", StringComparison.Ordinal).TrimEnd('.')}; choose another folder"), e);
         }
     }
 

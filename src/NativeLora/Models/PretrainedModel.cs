@@ -84,7 +84,7 @@ public sealed class PretrainedModel : IDisposable
 
     internal static HfConfig WithLabels(HfConfig config, IReadOnlyList<string>? labels)
     {
-        if (labels is null || (config.NumLabels == labels.Count && config.Id2Label.Count == labels.Count))
+        if (labels is null || (config.NumLabels == labels.Count && config.Id2Label.OrderBy(l => l.Key).Select(l => l.Value).SequenceEqual(labels, StringComparer.Ordinal)))
             return config;
         var json = JsonNode.Parse(config.Json)!.AsObject();
         json.Remove("num_labels");

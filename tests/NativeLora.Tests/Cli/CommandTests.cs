@@ -123,6 +123,22 @@ public sealed class CommandTests
     }
 
     [SharedFact]
+    public void Eval_NeedsNoRowsToTrainOn()
+    {
+        using var model = new SmallModel();
+        var folder = Directory.CreateDirectory(model.Place("RTE")).FullName;
+        File.WriteAllText(Path.Combine(folder, "dev.tsv"), "index\tsentence1\tsentence2\tlabel\n0\taa ab\tac\tentailment\n1\tba bb\tbc\tnot_entailment\n");
+        // The fixture's classifier has three classes; an adapter trained here has RTE's two.
+        var adapter = model.Place("adapter");
+        CliRun.Of("train", "--model", model.Path, "--task", "rte", "--data", Path.Combine(folder, "dev.tsv"), "--max-steps", "1", "--output", adapter).AssertDone();
+        string[] eval = ["eval", "--model", model.Path, "--adapter", adapter, "--task", "rte", "--json"];
+        var fromFolder = Json([.. eval, "--data", folder]).GetProperty("dev").GetProperty("loss").GetDouble();
+        Assert.Equal(fromFolder, Json([.. eval, "--dev", Path.Combine(folder, "dev.tsv")]).GetProperty("dev").GetProperty("loss").GetDouble());
+        Assert.Equal(fromFolder, Json([.. eval, "--data", Path.Combine(folder, "dev.tsv")]).GetProperty("data").GetProperty("loss").GetDouble());
+        CliRun.Of(eval).AssertRefused("no data is given");
+    }
+
+    [SharedFact]
     public void Info_OfAModelAndOfTheMachine()
     {
         var model = Json("info", "--model", Shared.Path("models", "smollm2-135m"), "--json").GetProperty("model");

@@ -54,6 +54,14 @@ public class DecodingSessionTests
     [InlineData("llama-tied", false, 1)]
     [InlineData("llama", false, 7)]
     [InlineData("llama-tied", true, 200)]
+    [InlineData("mistral", false, 3)]
+    [InlineData("gemma", true, 1)]
+    [InlineData("gemma2", false, 4)]
+    [InlineData("gemma3_text", true, 9)]
+    [InlineData("qwen2", false, 1)]
+    [InlineData("qwen3", true, 5)]
+    [InlineData("phi3", false, 2)]
+    [InlineData("gpt2", true, 6)]
     public void LogitsAreThoseOfTheWholeSequence(string kind, bool adapters, int portion)
     {
         using var tiny = new TinyModel(kind);
@@ -95,12 +103,12 @@ public class DecodingSessionTests
 
     /// <summary>Attention alone, with windows and heads of several widths, on every path of the kernel.</summary>
     [Theory]
-    [InlineData(4, 2, 6, 0)]
-    [InlineData(4, 2, 6, 5)]
-    [InlineData(3, 1, 64, 0)]
-    [InlineData(2, 2, 40, 70)]
-    [InlineData(8, 2, 128, 1)]
-    public void CachedAttentionIsAttention(int heads, int kvHeads, int headDim, int window)
+    [InlineData(4, 2, 6, 0, 0)]
+    [InlineData(4, 2, 6, 5, 1.5f)]
+    [InlineData(3, 1, 64, 0, 0)]
+    [InlineData(2, 2, 40, 70, 2)]
+    [InlineData(8, 2, 128, 1, 0)]
+    public void CachedAttentionIsAttention(int heads, int kvHeads, int headDim, int window, float softcap)
     {
         const int Vocabulary = 50;
         int[] lengths = [90, 3, 200];
@@ -111,7 +119,7 @@ public class DecodingSessionTests
             var g = new Graph(Trainables.None) { CacheLength = cache };
             Tensor Rows(string name, int width) => g.Embedding(width, 1, (name, g.TokenIds, Vocabulary), ($"{name}_at", g.Positions, 200));
             var (q, k, v) = (Rows("q", heads * headDim), Rows("k", kvHeads * headDim), Rows("v", kvHeads * headDim));
-            return (g, g.Keep(g.Attention("attention", q, k, v, heads, headDim, new AttentionMask(true, window))));
+            return (g, g.Keep(g.Attention("attention", q, k, v, heads, headDim, new AttentionMask(true, window), softcap: softcap)));
         }
         var random = new Random(5);
         int[][] ids = [.. lengths.Select(n => Enumerable.Range(0, n).Select(_ => random.Next(Vocabulary)).ToArray())];

@@ -42,24 +42,31 @@ public sealed class CommandTests
     public void The_names_of_the_classes_stay_with_the_adapter()
     {
         using var cli = new CliRun();
+        // Others than those of the base's config.
+        File.WriteAllText(cli.File("data.tsv"), File.ReadAllText(cli.File("data.tsv")).Replace("\tno", "\tham", StringComparison.Ordinal).Replace("\tyes", "\tspam", StringComparison.Ordinal));
         var (code, _, error) = cli.Run("train", "--output", cli.File("out"), "--max-steps", "2", "--batch-size", "8");
         Assert.True(code == 0, error);
-        Assert.Equal("""["no","yes"]""", Compact(cli.File("out/labels.json")));
-        Assert.Equal("""["no","yes"]""", Compact(cli.File("out/checkpoints/step-2/labels.json")));
+        Assert.Equal("""["ham","spam"]""", Compact(cli.File("out/labels.json")));
+        Assert.Equal("""["ham","spam"]""", Compact(cli.File("out/checkpoints/step-2/labels.json")));
 
         // A file with one of the classes only: its ids are the training's, not 0.
-        File.WriteAllText(cli.File("some.tsv"), "text\tlabel\nwaa wab\tyes\nwab wba\tyes\n");
+        File.WriteAllText(cli.File("some.tsv"), "text\tlabel\nwaa wab\tspam\nwab wba\tspam\n");
         var predicted = Predict("--model", cli.File("model"), "--adapter", cli.File("out"));
-        Assert.All(predicted, label => Assert.Contains(label, (string[])["no", "yes"]));
-        Assert.Equal(predicted.Average(l => l == "yes" ? 1.0 : 0), Accuracy("--model", cli.File("model"), "--adapter", cli.File("out")));
+        Assert.All(predicted, label => Assert.Contains(label, (string[])["ham", "spam"]));
+        Assert.Equal(predicted.Average(l => l == "spam" ? 1.0 : 0), Accuracy("--model", cli.File("model"), "--adapter", cli.File("out")));
 
         // A merged model keeps them too.
         Invoke(MergeCommand.Create(), "--model", cli.File("model"), "--adapter", cli.File("out"), "--output", cli.File("merged"));
         Assert.Equal(predicted, Predict("--model", cli.File("merged")));
-        Assert.Equal(predicted.Average(l => l == "yes" ? 1.0 : 0), Accuracy("--model", cli.File("merged")));
+        Assert.Equal(predicted.Average(l => l == "spam" ? 1.0 : 0), Accuracy("--model", cli.File("merged")));
+
+        // No name breaks a table.
+        File.WriteAllText(cli.File("out/labels.json"), """["n\to","yes\n"]""");
+        Assert.Equal("line\tlabel\tn o\tyes ", Cli.CliRun.Of("predict", "--data", cli.File("some.tsv"), "--model", cli.File("model"), "--adapter", cli.File("out"))
+            .AssertDone().Output.Split('\n')[0].TrimEnd('\r'));
 
         // A list that is not the adapter's is not believed.
-        File.WriteAllText(cli.File("out/labels.json"), """["no","yes","maybe"]""");
+        File.WriteAllText(cli.File("out/labels.json"), """["ham","spam","maybe"]""");
         Assert.Contains("names 3 classes, but the adapter has 2", Refused(), StringComparison.Ordinal);
         File.WriteAllText(cli.File("out/labels.json"), """["no","no"]""");
         Assert.Contains("labels.json: is not a JSON list", Refused(), StringComparison.Ordinal);

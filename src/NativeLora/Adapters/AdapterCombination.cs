@@ -89,12 +89,16 @@ public static class AdapterCombination
         {
             var module = m;
             IReadOnlyList<CombinedPart> same = [.. parts.Select(p => p[module])];
+            if ((long)rank * Math.Max(same[0].In, same[0].Out) > Array.MaxLength)
+                throw new InputException($"a rank of {rank} is too large for {PeftPattern.Show(same[0].Module)} [{same[0].Out}, {same[0].In}]; use svd with a lower svd_rank");
             var (a, b) = type switch
             {
                 CombinationType.Cat => Cat(same, rank),
                 CombinationType.Svd => FactorProduct.Truncate(same, rank),
                 _ => Linear(same, rank, tensors => Merge(tensors, type, options)),
             };
+            if (a.Concat(b).Any(v => !float.IsFinite(v)))
+                throw new InputException($"the combination at {PeftPattern.Show(same[0].Module)} exceeds what fp32 holds; use smaller weights");
             result.Set(same[0].KeyA, [rank, same[0].In], a);
             result.Set(same[0].KeyB, [same[0].Out, rank], b);
         }

@@ -212,6 +212,8 @@ public class AdapterCombinationTests
         { "density", CombinationType.Ties, "density from 0 to 1" },
         { "no density", CombinationType.MagnitudePrune, "density from 0 to 1" },
         { "svd rank", CombinationType.Svd, "svd_rank is 0" },
+        { "large rank", CombinationType.Svd, "too large for m [2, 2]" },
+        { "overflow", CombinationType.Cat, "exceeds what fp32 holds" },
         { "type", (CombinationType)99, "combination type 99" },
     };
 
@@ -244,6 +246,8 @@ public class AdapterCombinationTests
             case "values": two.Weights.Set("m.lora_A.weight", [1, 2], [1, float.NaN]); break;
             case "density": options = new() { Density = 1.5 }; break;
             case "no density": options = new(); break;
+            case "large rank": options = new() { SvdRank = int.MaxValue }; break;
+            case "overflow": two.Weight = 3e38; break;
             case "svd rank": options = new() { SvdRank = 0 }; break;
         }
         var error = Assert.Throws<InputException>(() => what == "none" ? Combine(type, options) : Combine(type, options, one, two));

@@ -30,8 +30,6 @@ internal sealed class TaskOptions(bool withDev = true)
             command.Options.Add(option);
     }
 
-    public bool IsGiven(ParseResult parsed) => parsed.GetValue(_task) is not null || parsed.GetValue(_data) is not null;
-
     /// <summary>The settings; <paramref name="devIsEnough"/> where nothing is trained, and <c>--dev</c> may stand for <c>--data</c>.</summary>
     public TaskSettings Read(ParseResult parsed, bool devIsEnough = false)
     {

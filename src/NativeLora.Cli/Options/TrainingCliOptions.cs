@@ -40,8 +40,6 @@ internal sealed class TrainingCliOptions
             command.Options.Add(option);
     }
 
-    public bool Resumes(ParseResult parsed) => parsed.GetValue(_resume);
-
     /// <summary>The settings; without <c>--output</c> the folder is named after the model and the task.</summary>
     public TrainerOptions Read(ParseResult parsed, ulong seed, ModelSettings model, TaskSettings task)
     {

@@ -95,11 +95,7 @@ public sealed class MemoryPlan
                 if (input is not null)
                     lastUse[input] = i;
             foreach (var output in nodes[i].Outputs)
-            {
                 lastUse.TryAdd(output, i);
-                if (output.Kept)
-                    lastUse[output] = nodes.Count;
-            }
         }
         foreach (var tensor in lastUse.Keys)
             if (tensor.Kept)

@@ -111,8 +111,7 @@ public sealed class TrainingSession : IDisposable
     /// <summary>Clips gradients whose norm is known, and updates.</summary>
     public void Update(double learningRate, double norm, double maxNorm)
     {
-        // As torch's clip_grad_norm_: min(1, max / (norm + 1e-6)).
-        var scale = maxNorm > 0 ? MathF.Min(1, (float)maxNorm / ((float)norm + 1e-6f)) : 1;
+        var scale = maxNorm > 0 ? GradientClipping.Scale(norm, maxNorm) : 1;
         _optimizer.Update(++Updates, learningRate, scale);
     }
 

@@ -3,6 +3,7 @@ using NativeLora.Checkpoints;
 using NativeLora.Cli.Verify;
 using NativeLora.Devices.Cpu;
 using NativeLora.Models;
+using NativeLora.Tests.Checkpoints;
 using NativeLora.Training;
 
 namespace NativeLora.Tests.Adapters;
@@ -24,8 +25,8 @@ public class AdapterCombinationTests
     private static WeightedAdapter Trained(string name, string variant, ModelModules model, double weight)
     {
         using var folder = new TemporaryFolder();
-        File.Copy(Path.Combine(Adapter(name, variant, "init"), "adapter_config.json"), folder.At("adapter_config.json"));
-        File.Copy(Path.Combine(Adapter(name, variant, "final"), "adapter_model.safetensors"), folder.At("adapter_model.safetensors"));
+        File.Copy(Path.Combine(Adapter(name, variant, "init"), "adapter_config.json"), folder.File("adapter_config.json"));
+        File.Copy(Path.Combine(Adapter(name, variant, "final"), "adapter_model.safetensors"), folder.File("adapter_model.safetensors"));
         return Load(folder.Path, model, weight);
     }
 
@@ -125,8 +126,8 @@ public class AdapterCombinationTests
         var (one, two) = (Load(Adapter(name, variant, "init"), model, -0.5), Trained(name, variant, model, 2));
         var (config, weights) = AdapterCombination.Combine([one, two], CombinationType.Cat);
         using var folder = new TemporaryFolder();
-        AdapterFile.Save(folder.At("both"), config, model, weights);
-        var both = AdapterFile.Load(folder.At("both"), model);
+        AdapterFile.Save(folder.File("both"), config, model, weights);
+        var both = AdapterFile.Load(folder.File("both"), model);
         var targets = TargetResolver.Resolve(one.Config, model);
         Assert.Equal(targets.Adapted.Select(a => a.Name), both.Targets.Adapted.Select(a => a.Name));
         foreach (var adapted in targets.Adapted)

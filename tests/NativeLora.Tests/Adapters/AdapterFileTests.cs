@@ -2,6 +2,7 @@ using CsCheck;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Models;
+using NativeLora.Tests.Checkpoints;
 
 namespace NativeLora.Tests.Adapters;
 
@@ -67,14 +68,14 @@ public class AdapterFileTests
                 adapter.Targets.TrainableCount,
                 AdapterLayout.Tensors(adapter.Config, adapter.Targets).Where(t => t.IsTrained).Sum(t => t.Shape.Aggregate(1L, (a, b) => a * b)));
 
-            AdapterFile.Save(folder.At("saved"), adapter.Config, model, adapter.Weights);
+            AdapterFile.Save(folder.File("saved"), adapter.Config, model, adapter.Weights);
             Assert.Equal(
                 File.ReadAllBytes(Path.Combine(init, "adapter_model.safetensors")),
-                File.ReadAllBytes(folder.At("saved", "adapter_model.safetensors")));
-            var again = AdapterFile.Load(folder.At("saved"), model);
+                File.ReadAllBytes(folder.File("saved", "adapter_model.safetensors")));
+            var again = AdapterFile.Load(folder.File("saved"), model);
             Assert.Equal(adapter.Config.ToJson(), again.Config.ToJson());
             Assert.Equal(adapter.Targets.Adapted, again.Targets.Adapted);
-            Assert.Equal(2, Directory.GetFileSystemEntries(folder.At("saved")).Length);
+            Assert.Equal(2, Directory.GetFileSystemEntries(folder.File("saved")).Length);
         }
         Assert.True(tried > 0);
     }
@@ -103,12 +104,12 @@ public class AdapterFileTests
         Assert.Empty(adapter.Targets.Warnings);
 
         using var folder = new TemporaryFolder();
-        AdapterFile.Save(folder.At("saved"), adapter.Config, model, adapter.Weights);
+        AdapterFile.Save(folder.File("saved"), adapter.Config, model, adapter.Weights);
         using var given = SafeTensorsFile.Open(Path.Combine(source, "adapter_model.safetensors"));
-        using var saved = SafeTensorsFile.Open(folder.At("saved", "adapter_model.safetensors"));
+        using var saved = SafeTensorsFile.Open(folder.File("saved", "adapter_model.safetensors"));
         Assert.Equal(given.Tensors.Keys.Order(), saved.Tensors.Keys.Order());
         Assert.All(given.Tensors.Keys, key => Assert.Equal(given.ReadFloat32(key), saved.ReadFloat32(key)));
-        Assert.Equal(adapter.Config.FanInFanOut, LoraConfig.Load(folder.At("saved", "adapter_config.json")).FanInFanOut);
+        Assert.Equal(adapter.Config.FanInFanOut, LoraConfig.Load(folder.File("saved", "adapter_config.json")).FanInFanOut);
     }
 
     [SharedTheory]
@@ -124,8 +125,8 @@ public class AdapterFileTests
         var tensors = adapter.Weights.Tensors.Select(t => TensorToWrite.From(
             "base_model.model." + t.Key, type, t.Value.Shape.Select(s => (long)s),
             t.Value.Values.SelectMany(v => BitConverter.GetBytes(bits > 0 ? BitConverter.HalfToUInt16Bits((Half)v) : (ushort)(BitConverter.SingleToUInt32Bits(v) >> 16))).ToArray()));
-        SafeTensorsWriter.Write(folder.At("adapter_model.safetensors"), [.. tensors]);
-        File.Copy(Path.Combine(source, "adapter_config.json"), folder.At("adapter_config.json"));
+        SafeTensorsWriter.Write(folder.File("adapter_model.safetensors"), [.. tensors]);
+        File.Copy(Path.Combine(source, "adapter_config.json"), folder.File("adapter_config.json"));
 
         var narrow = AdapterFile.Load(folder.Path, model);
         foreach (var (key, tensor) in narrow.Weights.Tensors)
@@ -139,11 +140,11 @@ public class AdapterFileTests
         using var folder = new TemporaryFolder();
         var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
         Assert.Contains("adapter_config.json", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
-        File.Copy(Shared.Path("fixtures", "text", "bad", "adapter_control", "adapter_config.json"), folder.At("adapter_config.json"));
+        File.Copy(Shared.Path("fixtures", "text", "bad", "adapter_control", "adapter_config.json"), folder.File("adapter_config.json"));
         Assert.Contains("no adapter_model.safetensors", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
-        File.WriteAllText(folder.At("adapter_model.bin"), "");
+        File.WriteAllText(folder.File("adapter_model.bin"), "");
         Assert.Contains("safe_serialization", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
-        SafeTensorsWriter.Write(folder.At("adapter_model.safetensors"), [TensorToWrite.From("other", [1], new float[1])]);
+        SafeTensorsWriter.Write(folder.File("adapter_model.safetensors"), [TensorToWrite.From("other", [1], new float[1])]);
         Assert.Contains("'other'", Assert.Throws<InputException>(() => AdapterFile.Load(folder.Path, model)).Message);
     }
 
@@ -152,9 +153,9 @@ public class AdapterFileTests
     {
         using var folder = new TemporaryFolder();
         var model = TestModels.Case("bert-cls");
-        var error = Assert.Throws<InputException>(() => AdapterFile.Save(folder.At("new"), new LoraConfig(), model, new AdapterWeights()));
+        var error = Assert.Throws<InputException>(() => AdapterFile.Save(folder.File("new"), new LoraConfig(), model, new AdapterWeights()));
         Assert.Contains("lora_A", error.Message);
-        Assert.False(Directory.Exists(folder.At("new")));
+        Assert.False(Directory.Exists(folder.File("new")));
     }
 
     [SharedTheory]
@@ -166,7 +167,7 @@ public class AdapterFileTests
         var source = Shared.Path("fixtures", "text", "bad", "adapter_control");
         var model = TestModels.Of(Shared.Path("fixtures", "text", "bad", "base"));
         foreach (var path in Directory.GetFiles(source))
-            File.WriteAllBytes(folder.At(Path.GetFileName(path)), File.ReadAllBytes(path));
+            File.WriteAllBytes(folder.File(Path.GetFileName(path)), File.ReadAllBytes(path));
         var whole = File.ReadAllBytes(Path.Combine(source, file));
         const string Alphabet = "\"\\{}[]:,0123456789-.eEtrufalsn\0\xff";
         var refused = 0;
@@ -179,7 +180,7 @@ public class AdapterFileTests
                     1 => [.. whole[..at], (byte)Alphabet[letter], .. whole[at..]],
                     _ => [.. whole[..at], (byte)Alphabet[letter], .. whole[(at + 1)..]],
                 };
-                File.WriteAllBytes(folder.At(file), damaged);
+                File.WriteAllBytes(folder.File(file), damaged);
                 try
                 {
                     AdapterFile.Load(folder.Path, model);

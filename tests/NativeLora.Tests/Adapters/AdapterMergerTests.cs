@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Tensors;
+using NativeLora.Tests.Checkpoints;
 
 namespace NativeLora.Tests.Adapters;
 
@@ -46,11 +47,11 @@ public class AdapterMergerTests
     {
         using var folder = new TemporaryFolder();
         var model = TestModels.Case(name);
-        Merge(Base(name), model, AdapterFile.Load(Adapter(name, variant), model), folder.At("merged") + Path.DirectorySeparatorChar);
-        AssertSame(Path.Combine(Adapter(name, variant, "merged"), "model.safetensors"), folder.At("merged"), 1e-6);
-        Assert.Equal(["config.json", "model.safetensors"], Directory.GetFiles(folder.At("merged")).Select(Path.GetFileName).Order());
-        Assert.Equal([folder.At("merged")], Directory.GetFileSystemEntries(folder.Path));
-        Assert.True(JsonElement.DeepEquals(Config(Base(name)), Config(folder.At("merged"))));
+        Merge(Base(name), model, AdapterFile.Load(Adapter(name, variant), model), folder.File("merged") + Path.DirectorySeparatorChar);
+        AssertSame(Path.Combine(Adapter(name, variant, "merged"), "model.safetensors"), folder.File("merged"), 1e-6);
+        Assert.Equal(["config.json", "model.safetensors"], Directory.GetFiles(folder.File("merged")).Select(Path.GetFileName).Order());
+        Assert.Equal([folder.File("merged")], Directory.GetFileSystemEntries(folder.Path));
+        Assert.True(JsonElement.DeepEquals(Config(Base(name)), Config(folder.File("merged"))));
     }
 
     /// <summary>A copy of a base with other names and types.</summary>
@@ -77,25 +78,25 @@ public class AdapterMergerTests
     {
         using var folder = new TemporaryFolder();
         var model = TestModels.Case("roberta-cls");
-        Rewrite(Base("roberta-cls"), folder.At("base"), n => n.StartsWith("roberta.") ? n["roberta.".Length..].Replace("LayerNorm.weight", "LayerNorm.gamma") : null, ElementType.F32);
+        Rewrite(Base("roberta-cls"), folder.File("base"), n => n.StartsWith("roberta.") ? n["roberta.".Length..].Replace("LayerNorm.weight", "LayerNorm.gamma") : null, ElementType.F32);
         var config = JsonNode.Parse(File.ReadAllText(Path.Combine(Base("roberta-cls"), "config.json")))!.AsObject();
         config["architectures"] = new JsonArray("RobertaModel");
         config.Remove("id2label");
         config.Remove("label2id");
-        File.WriteAllText(folder.At("base", "config.json"), config.ToJsonString());
-        File.WriteAllText(folder.At("base", "merges.txt"), "#version: 0.2\n");
-        File.WriteAllText(folder.At("base", "README.md"), "");
+        File.WriteAllText(folder.File("base", "config.json"), config.ToJsonString());
+        File.WriteAllText(folder.File("base", "merges.txt"), "#version: 0.2\n");
+        File.WriteAllText(folder.File("base", "README.md"), "");
 
         var adapter = AdapterFile.Load(Adapter("roberta-cls", "lora-selected"), model);
-        Merge(folder.At("base"), model, adapter, folder.At("merged"));
-        AssertSame(Path.Combine(Adapter("roberta-cls", "lora-selected", "merged"), "model.safetensors"), folder.At("merged"), 1e-6);
-        Assert.True(JsonElement.DeepEquals(Config(Base("roberta-cls")), Config(folder.At("merged"))));
-        Assert.Equal(["config.json", "merges.txt", "model.safetensors"], Directory.GetFiles(folder.At("merged")).Select(Path.GetFileName).Order());
+        Merge(folder.File("base"), model, adapter, folder.File("merged"));
+        AssertSame(Path.Combine(Adapter("roberta-cls", "lora-selected", "merged"), "model.safetensors"), folder.File("merged"), 1e-6);
+        Assert.True(JsonElement.DeepEquals(Config(Base("roberta-cls")), Config(folder.File("merged"))));
+        Assert.Equal(["config.json", "merges.txt", "model.safetensors"], Directory.GetFiles(folder.File("merged")).Select(Path.GetFileName).Order());
 
-        Merge(folder.At("base"), model, adapter, folder.At("named"), ["no", "maybe", "yes"]);
-        Assert.Equal("maybe", Config(folder.At("named")).GetProperty("id2label").GetProperty("1").GetString());
-        Assert.Equal(2, Config(folder.At("named")).GetProperty("label2id").GetProperty("yes").GetInt32());
-        Assert.Throws<InputException>(() => Merge(folder.At("base"), model, adapter, folder.At("wrong"), ["one"]));
+        Merge(folder.File("base"), model, adapter, folder.File("named"), ["no", "maybe", "yes"]);
+        Assert.Equal("maybe", Config(folder.File("named")).GetProperty("id2label").GetProperty("1").GetString());
+        Assert.Equal(2, Config(folder.File("named")).GetProperty("label2id").GetProperty("yes").GetInt32());
+        Assert.Throws<InputException>(() => Merge(folder.File("base"), model, adapter, folder.File("wrong"), ["one"]));
     }
 
     [SharedTheory]
@@ -105,13 +106,13 @@ public class AdapterMergerTests
     {
         using var folder = new TemporaryFolder();
         var model = TestModels.Case("bert-cls");
-        Rewrite(Base("bert-cls"), folder.At("base"), n => n, type);
-        File.Copy(Path.Combine(Base("bert-cls"), "config.json"), folder.At("base", "config.json"));
+        Rewrite(Base("bert-cls"), folder.File("base"), n => n, type);
+        File.Copy(Path.Combine(Base("bert-cls"), "config.json"), folder.File("base", "config.json"));
         var adapter = AdapterFile.Load(Adapter("bert-cls", "lora-selected"), model);
-        Merge(folder.At("base"), model, adapter, folder.At("merged"));
+        Merge(folder.File("base"), model, adapter, folder.File("merged"));
 
-        using var from = SafeTensorsFile.Open(folder.At("base", "model.safetensors"));
-        using var merged = SafeTensorsFile.Open(folder.At("merged", "model.safetensors"));
+        using var from = SafeTensorsFile.Open(folder.File("base", "model.safetensors"));
+        using var merged = SafeTensorsFile.Open(folder.File("merged", "model.safetensors"));
         var changed = adapter.Targets.Adapted.Select(a => $"{a.Name}.weight").ToHashSet();
         foreach (var (name, tensor) in from.Tensors)
         {
@@ -139,13 +140,13 @@ public class AdapterMergerTests
     {
         using var folder = new TemporaryFolder();
         var model = TestModels.Case("bert-cls");
-        Rewrite(Base("bert-cls"), folder.At("base"), n => n, ElementType.F16);
-        File.Copy(Path.Combine(Base("bert-cls"), "config.json"), folder.At("base", "config.json"));
+        Rewrite(Base("bert-cls"), folder.File("base"), n => n, ElementType.F16);
+        File.Copy(Path.Combine(Base("bert-cls"), "config.json"), folder.File("base", "config.json"));
         var adapter = AdapterFile.Load(Adapter("bert-cls", "lora-selected"), model);
         adapter.Weights["classifier.bias"].Values[1] = 70000;
-        var error = Assert.Throws<RunException>(() => Merge(folder.At("base"), model, adapter, folder.At("merged")));
+        var error = Assert.Throws<RunException>(() => Merge(folder.File("base"), model, adapter, folder.File("merged")));
         Assert.Contains("classifier.bias", error.Message);
-        Assert.Equal([folder.At("base")], Directory.GetFileSystemEntries(folder.Path));
+        Assert.Equal([folder.File("base")], Directory.GetFileSystemEntries(folder.Path));
     }
 
     [SharedTheory]
@@ -158,11 +159,11 @@ public class AdapterMergerTests
         var config = new LoraConfig { Rank = 2, TargetModules = ModuleSelector.Of(target), InitLoraWeights = "false", TaskType = "CAUSAL_LM" };
         var targets = TargetResolver.Resolve(config, model);
         var (weights, _) = AdapterInitializer.Create(config, targets, 3, _ => null);
-        Merge(Base("llama-gqa"), model, new(config, targets, weights), folder.At("merged"));
+        Merge(Base("llama-gqa"), model, new(config, targets, weights), folder.File("merged"));
 
-        Assert.False(Config(folder.At("merged")).GetProperty("tie_word_embeddings").GetBoolean());
+        Assert.False(Config(folder.File("merged")).GetProperty("tie_word_embeddings").GetBoolean());
         using var from = SafeTensorsFile.Open(Path.Combine(Base("llama-gqa"), "model.safetensors"));
-        using var merged = SafeTensorsFile.Open(folder.At("merged", "model.safetensors"));
+        using var merged = SafeTensorsFile.Open(folder.File("merged", "model.safetensors"));
         Assert.Equal(from.Tensors.Count + 1, merged.Tensors.Count);
         var tied = from.ReadFloat32("model.embed_tokens.weight");
         var (head, embedding) = (merged.ReadFloat32("lm_head.weight"), merged.ReadFloat32("model.embed_tokens.weight"));
@@ -178,11 +179,11 @@ public class AdapterMergerTests
         var adapter = AdapterFile.Load(Adapter("bert-cls", "lora-selected"), bert);
 
         // Another width; another architecture; a folder in use; an adapter over a base that was changed in a way not known here.
-        Assert.Contains("base model", Assert.Throws<InputException>(() => Merge(Base("bert-aligned"), bert, adapter, folder.At("a"))).Message);
-        Assert.Contains("base model", Assert.Throws<InputException>(() => Merge(Base("llama-gqa"), bert, adapter, folder.At("a"))).Message);
+        Assert.Contains("base model", Assert.Throws<InputException>(() => Merge(Base("bert-aligned"), bert, adapter, folder.File("a"))).Message);
+        Assert.Contains("base model", Assert.Throws<InputException>(() => Merge(Base("llama-gqa"), bert, adapter, folder.File("a"))).Message);
         Assert.Contains("not an empty folder", Assert.Throws<InputException>(() => Merge(Base("bert-cls"), bert, adapter, Adapter("bert-cls", "lora-selected"))).Message);
         var residual = adapter with { Config = adapter.Config with { InitLoraWeights = "corda" } };
-        Assert.Contains("corda", Assert.Throws<InputException>(() => Merge(Base("bert-cls"), bert, residual, folder.At("a"))).Message);
+        Assert.Contains("corda", Assert.Throws<InputException>(() => Merge(Base("bert-cls"), bert, residual, folder.File("a"))).Message);
         Assert.Empty(Directory.GetFileSystemEntries(folder.Path));
     }
 
@@ -195,9 +196,9 @@ public class AdapterMergerTests
         using var folder = new TemporaryFolder();
         var model = TestModels.Case("llama-gqa");
         var adapter = AdapterFile.Load(Adapter("llama-gqa", variant), model);
-        Merge(Base("llama-gqa"), model, adapter, folder.At("merged"));
+        Merge(Base("llama-gqa"), model, adapter, folder.File("merged"));
         using var from = SafeTensorsFile.Open(Path.Combine(Base("llama-gqa"), "model.safetensors"));
-        using var merged = SafeTensorsFile.Open(folder.At("merged", "model.safetensors"));
+        using var merged = SafeTensorsFile.Open(folder.File("merged", "model.safetensors"));
         foreach (var adapted in adapter.Targets.Adapted)
         {
             var (was, now) = (from.ReadFloat32($"{adapted.Name}.weight"), merged.ReadFloat32($"{adapted.Name}.weight"));
@@ -218,15 +219,15 @@ public class AdapterMergerTests
         {
             var (weights, fresh) = AdapterInitializer.Create(config, targets, 1, _ => null);
             Assert.Equal(["classifier.weight", "classifier.bias"], fresh);
-            AdapterMerger.Merge(checkpoint, model, config, weights, folder.At("merged"));
+            AdapterMerger.Merge(checkpoint, model, config, weights, folder.File("merged"));
         }
         using var from = SafeTensorsFile.Open(Path.Combine(source, "model.safetensors"));
-        using var merged = SafeTensorsFile.Open(folder.At("merged", "model.safetensors"));
+        using var merged = SafeTensorsFile.Open(folder.File("merged", "model.safetensors"));
         Assert.Equal(from.Tensors.Keys.Select(n => $"bert.{n}").Concat(["classifier.weight", "classifier.bias"]).Order(), merged.Tensors.Keys.Order());
         Assert.All(merged.Tensors.Values.Where(t => t.Name != "bert.embeddings.position_ids"), t => Assert.Equal(ElementType.F16, t.Type));
         var changed = from.Tensors.Keys.Where(n => !from.Bytes(n).SequenceEqual(merged.Bytes($"bert.{n}")));
         Assert.Equal(["encoder.layer.5.attention.self.query.weight", "encoder.layer.5.attention.self.value.weight"], changed.Order());
-        Assert.Equal("BertForSequenceClassification", Config(folder.At("merged")).GetProperty("architectures")[0].GetString());
-        Assert.True(File.Exists(folder.At("merged", "tokenizer.json")) && File.Exists(folder.At("merged", "vocab.txt")));
+        Assert.Equal("BertForSequenceClassification", Config(folder.File("merged")).GetProperty("architectures")[0].GetString());
+        Assert.True(File.Exists(folder.File("merged", "tokenizer.json")) && File.Exists(folder.File("merged", "vocab.txt")));
     }
 }

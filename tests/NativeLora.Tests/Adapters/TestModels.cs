@@ -97,13 +97,3 @@ internal static class TestModels
         return new("llama", "LlamaForCausalLM", modules, layers);
     }
 }
-
-/// <summary>A folder that goes away with the test.</summary>
-internal sealed class TemporaryFolder : IDisposable
-{
-    public string Path { get; } = Directory.CreateTempSubdirectory("nativelora-").FullName;
-
-    public string At(params string[] parts) => System.IO.Path.Combine([Path, .. parts]);
-
-    public void Dispose() => Directory.Delete(Path, recursive: true);
-}

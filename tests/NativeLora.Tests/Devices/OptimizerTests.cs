@@ -1,5 +1,6 @@
 using System.Text.Json;
 using NativeLora.Devices.Cpu;
+using NativeLora.Training;
 
 namespace NativeLora.Tests.Devices;
 

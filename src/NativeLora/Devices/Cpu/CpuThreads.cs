@@ -20,8 +20,9 @@ internal sealed class CpuThreads : IDisposable
     private const long Open = 1L << 31;
     private const long Active = Open - 1;
 
-    // Kernels follow one another within microseconds; past this a worker sleeps until the next job.
-    private static readonly long s_spinTicks = Stopwatch.Frequency / 20_000;
+    // Kernels follow one another within microseconds; past this, a millisecond, a worker sleeps until the next job. Not shorter: a worker
+    // that was woken on its caller's processor must be seen to run beside it for a while before the system moves it to a free one.
+    private static readonly long s_spinTicks = Stopwatch.Frequency / 1000;
 
     [ThreadStatic]
     private static CpuThreads? t_pool;

@@ -8,7 +8,7 @@
 #endif
 
 // Raised whenever a signature or a layout changes: the managed side refuses another number.
-NL_EXPORT int32_t nativelora_cpu_version() { return 2; }
+NL_EXPORT int32_t nativelora_cpu_version() { return 3; }
 
 // Bit 0: AVX512-BF16 with the parts of AVX-512 that the kernels use.
 NL_EXPORT int32_t nativelora_cpu_features() {

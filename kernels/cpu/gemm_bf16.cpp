@@ -81,6 +81,8 @@ struct Tile {
   int64_t addend_stride;
   int32_t addend_type;
   int32_t c_type;
+  const uint32_t* rest;  // b for what depth goes on behind it, packed elsewhere; a goes on where it is
+  int64_t rest_depth;    // even
 };
 
 // Lanes whose depth is contiguous: lane i of the panel is data[i * stride ...]. Lanes up to width, and depth up to a pair, become 0.
@@ -137,16 +139,19 @@ inline void multiply(const Tile& t) {
   __m512 sum[Rows][Vectors];
   for (int i = 0; i < Rows; i++)
     for (int j = 0; j < Vectors; j++) sum[i][j] = _mm512_setzero_ps();
-  for (int64_t pairs = t.depth / 2; pairs > 0; pairs--) {
-    __m512bh right[Vectors];
-    for (int j = 0; j < Vectors; j++) right[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + 16 * j));
+  for (int64_t pairs = t.depth / 2, rest = t.rest_depth / 2;; pairs = rest, rest = 0, b = t.rest) {
+    for (; pairs > 0; pairs--) {
+      __m512bh right[Vectors];
+      for (int j = 0; j < Vectors; j++) right[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + 16 * j));
 #pragma GCC unroll 16
-    for (int i = 0; i < Rows; i++) {
-      const __m512bh left = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(a[i])));
-      for (int j = 0; j < Vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
+      for (int i = 0; i < Rows; i++) {
+        const __m512bh left = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(a[i])));
+        for (int j = 0; j < Vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
+      }
+      a += Rows;
+      b += 16 * Vectors;
     }
-    a += Rows;
-    b += 16 * Vectors;
+    if (rest == 0) break;
   }
   for (int j = 0; j < Vectors; j++) {
     const __m512 bias = t.bias ? _mm512_loadu_ps(t.bias + 16 * j) : _mm512_setzero_ps();

@@ -38,7 +38,7 @@ internal static class TrainingRun
         using var view = new TrainingView(ui);
         var outcome = Train(model, setup, TaskExamples.Of(setup, tokenizer, pretrained.Model), tokenizer, options, view, trainer =>
         {
-            var memory = trainer.Plan.Report(pretrained.Device.ScratchBytes, options.Optimizer);
+            var memory = trainer.Memory;
             ui.Fact("train", $"{Ui.Count(trainer.Examples, "row")}, {Ui.Count(trainer.TotalSteps, "step")}, {Ui.Count(model.Parameters.Elements)} trainable parameters");
             ui.Fact("memory", $"{Ui.MiB(memory.Total)} planned, {Ui.MiB(memory.Weights)} of them weights{(trainer.EvaluationBytes > 0 ? $"; {Ui.MiB(trainer.EvaluationBytes)} more for evaluations" : "")}");
             if (trainer.Recomputation is { } recomputation)
@@ -56,7 +56,7 @@ internal static class TrainingRun
         }
         document["evaluation"] = evaluations;
         ui.Fact("speed", $"{Ui.Count((long)(summary.Tokens / Math.Max(summary.Seconds, 1e-3)))} tokens/s over {LiveLine.Time(summary.Seconds)}, evaluations included");
-        ui.Fact("peak", $"{Ui.MiB(outcome.Measured.Peak)} of the process, {Ui.Saves(outcome.Measured.Peak, outcome.PlannedBytes)} against the {Ui.MiB(outcome.PlannedBytes)} planned");
+        ui.Fact("peak", $"{Ui.MiB(outcome.Measured.Peak)} of the process, {Ui.Saves(outcome.Measured.Peak, outcome.PredictedPeak)} against the {Ui.MiB(outcome.PredictedPeak)} predicted: {Ui.MiB(outcome.PlannedBytes)} planned, {Ui.MiB(outcome.ProgramBytes)} of the program before");
         ui.Fact("written", $"{Path.Combine(summary.OutputFolder, config is null ? "model.safetensors" : "adapter_model.safetensors")}");
         AtomicFile.WriteAllText(Path.Combine(summary.OutputFolder, ReportFile), document.ToJsonString(JsonText.Indented) + "\n");
         return document;
@@ -106,9 +106,10 @@ internal static class TrainingRun
     {
         options = options with { HiddenKeyId = setup.HiddenKeyId(model.Pretrained.Model, tokenizer) };
         var dev = examples.Dev;
+        var program = ProcessMemory.Read().Own - model.Parameters.Bytes;
         using var trainer = new Trainer(model, examples.Train, options, dev.Count > 0 ? dev[0].Examples : null, setup.Metrics, observer);
         planned(trainer);
-        var (memory, arena, device) = (trainer.Plan.Report(model.Pretrained.Device.ScratchBytes, options.Optimizer), trainer.EvaluationBytes, model.Pretrained.Device.AllocatedBytes);
+        var (memory, arena, device) = (trainer.Memory, trainer.EvaluationBytes, model.Pretrained.Device.AllocatedBytes);
         var summary = trainer.Run(Shell.Cancellation);
         var choice = trainer.Recomputation;
         var measured = ProcessMemory.Read();
@@ -122,7 +123,7 @@ internal static class TrainingRun
             var known = evaluations.Count == 0 && isLast ? summary.Evaluation : null;
             evaluations.Add((split, known ?? EvaluateOn(model, rows, setup, options)));
         }
-        return new TrainingOutcome(summary, evaluations, memory, arena, device, choice, measured);
+        return new TrainingOutcome(summary, evaluations, memory, arena, device, choice, measured, Math.Max(0, program));
     }
 
     /// <summary>An evaluation as JSON.</summary>
@@ -157,7 +158,7 @@ internal static class TrainingRun
             ["adapted_modules"] = model.Targets?.Adapted.Count ?? 0,
             ["planned_bytes"] = outcome.PlannedBytes,
             ["peak_process_bytes"] = outcome.Measured.Peak,
-            ["memory"] = outcome.Measured.ToJson(outcome.PlannedBytes, outcome.DeviceBytes),
+            ["memory"] = outcome.Measured.ToJson(outcome.PlannedBytes, outcome.ProgramBytes, outcome.DeviceBytes),
         };
         if (outcome.Recomputation is { } choice)
             document["recompute"] = MemoryWords.ToJson(choice);
@@ -186,10 +187,14 @@ internal sealed record TaskExamples(List<EncodedExample> Train, IReadOnlyList<(s
 /// <param name="DeviceBytes">Bytes that the device had allocated in all.</param>
 /// <param name="Measured">What the process held at the end of the training.</param>
 /// <param name="Recomputation">Layers that were recomputed; null where nothing was said of it.</param>
+/// <param name="ProgramBytes">What the process held before the training was planned, weights left out: the runtime, the program and its data.</param>
 internal sealed record TrainingOutcome(
     TrainingSummary Summary, IReadOnlyList<(string Split, EvaluationResult Result)> Evaluations, MemoryReport Memory, long EvaluationBytes, long DeviceBytes,
-    RecomputeChoice? Recomputation, ProcessMemory Measured)
+    RecomputeChoice? Recomputation, ProcessMemory Measured, long ProgramBytes)
 {
     /// <summary>All that was planned.</summary>
     public long PlannedBytes => Memory.Total + EvaluationBytes;
+
+    /// <summary>The peak of the process that follows from the plan.</summary>
+    public long PredictedPeak => PlannedBytes + ProgramBytes;
 }

@@ -45,6 +45,7 @@ internal static class MemoryCommand
             {
                 Optimizer = memory.Optimizer(parsed),
                 MemoryBudget = memory.Budget(parsed),
+                PackWeights = memory.PackWeights(parsed),
                 Recompute = memory.Recompute(parsed, () => blueprint.Model.Layers),
             };
             List<IReadOnlyList<int>> choices = [[.. Enumerable.Range(0, blueprint.Model.Layers)]];
@@ -133,6 +134,7 @@ internal static class MemoryCommand
         ui.Table(heads,
         [
             Row("weights, as held", c => c.Memory.Weights, Ui.MiB),
+            .. costs.Any(c => c.Memory.Packed > 0) ? [Row("  packed for products", c => c.Memory.Packed, Ui.MiB)] : (List<string>[])[],
             Row("adapters and head", c => c.Memory.Parameters, Ui.MiB),
             Row("their gradients", c => c.Memory.Gradients, Ui.MiB),
             Row("optimizer", c => c.Memory.Optimizer, Ui.MiB),

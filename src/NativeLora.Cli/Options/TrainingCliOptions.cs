@@ -77,6 +77,7 @@ internal sealed class TrainingCliOptions
             WarmupSteps = parsed.GetValue(_warmup),
             Adam = new AdamWOptions { WeightDecay = parsed.GetValue(_decay) },
             Optimizer = _memory.Optimizer(parsed),
+            PackWeights = _memory.PackWeights(parsed),
             Recompute = _memory.Recompute(parsed, () => model.Blueprint().Model.Layers),
             MemoryBudget = _memory.Budget(parsed),
             MaxGradientNorm = parsed.GetValue(_clip),

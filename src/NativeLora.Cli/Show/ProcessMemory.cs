@@ -12,6 +12,9 @@ namespace NativeLora.Cli.Show;
 /// <param name="GarbageCollected">Committed now by the managed heap.</param>
 internal sealed record ProcessMemory(long Peak, long Anonymous, long Weights, long OtherFiles, long GarbageCollected)
 {
+    /// <summary>Resident now, mapped weights left out.</summary>
+    public long Own => Anonymous + OtherFiles;
+
     public static ProcessMemory Read()
     {
         using var process = Process.GetCurrentProcess();
@@ -44,13 +47,16 @@ internal sealed record ProcessMemory(long Peak, long Anonymous, long Weights, lo
 
     /// <summary>Beside what was planned, and what the difference is made of.</summary>
     /// <param name="planned">Bytes planned.</param>
+    /// <param name="program">Bytes that the process held before.</param>
     /// <param name="allocated">Bytes that the device had allocated.</param>
-    public JsonObject ToJson(long planned, long allocated) => new()
+    public JsonObject ToJson(long planned, long program, long allocated) => new()
     {
         ["planned"] = planned,
+        ["program_before"] = program,
+        ["predicted_peak"] = planned + program,
         ["measured_peak"] = Peak,
-        ["difference"] = Peak - planned,
-        ["difference_percent"] = planned == 0 ? null : Math.Round(100.0 * (Peak - planned) / planned, 2),
+        ["difference"] = Peak - planned - program,
+        ["difference_percent"] = planned == 0 ? null : Math.Round(100.0 * (Peak - planned - program) / (planned + program), 2),
         ["allocated_by_the_device"] = allocated,
         ["resident_weight_files"] = Weights,
         ["resident_other_files"] = OtherFiles,

@@ -85,25 +85,47 @@ public abstract class Device : IDisposable
     public long AllocatedBytes { get; private protected set; }
 
     /// <summary>What the kernels of these plans hold beside the arena: they are bound to addresses that nothing reads, and never run.</summary>
-    internal long ScratchOf(params ReadOnlySpan<MemoryPlan> plans)
+    internal long ScratchOf(params ReadOnlySpan<MemoryPlan> plans) => ScratchOf(out _, plans);
+
+    /// <inheritdoc cref="ScratchOf(ReadOnlySpan{MemoryPlan})"/>
+    /// <param name="packed">Bytes of the weights of the first plan, packed for products.</param>
+    /// <param name="plans">The plans.</param>
+    internal long ScratchOf(out long packed, params ReadOnlySpan<MemoryPlan> plans)
     {
+        packed = 0;
         foreach (var plan in plans)
+        {
+            var nowhere = new Nowhere(this);
             foreach (var node in plan.Graph.Nodes)
-                Bind(node, Nowhere.Instance, plan.Capacity);
+                Bind(node, nowhere, plan.Capacity);
+            packed = packed == 0 ? nowhere.Packed : packed;
+        }
         return ScratchBytes;
     }
 
-    private sealed class Nowhere : ITensorAddresses
+    private sealed class Nowhere(Device device) : ITensorAddresses
     {
-        public static readonly Nowhere Instance = new();
+        private readonly HashSet<(string, bool, bool)> _packs = [];
+
+        public long Packed { get; private set; }
 
         public nint Of(Tensor tensor) => 64;
+
+        public nint Panels(Tensor weight, bool turned, bool brain)
+        {
+            if (_packs.Add((weight.Name, turned, brain)))
+                Packed += device.PackedBytes(weight, turned, brain);
+            return 0;
+        }
     }
 
     internal abstract DeviceBuffer Allocate(long bytes);
 
     /// <summary>Makes bytes of the host readable by kernels: the address itself on a CPU, a copy elsewhere.</summary>
     internal abstract nint Share(nint host, long bytes);
+
+    /// <summary>Bytes of what <see cref="Pack"/> makes; 0 where it makes nothing.</summary>
+    internal virtual long PackedBytes(Tensor weight, bool turned, bool brain) => 0;
 
     /// <summary>A copy of a frozen weight in the order that products read it in; null where nothing would be gained.</summary>
     internal virtual DeviceBuffer? Pack(Tensor weight, nint address, bool turned, bool brain) => null;

@@ -60,6 +60,9 @@ public sealed class ParameterStore : IDisposable
     /// <summary>Trainable elements.</summary>
     public long Elements { get; }
 
+    /// <summary>Bytes of all blocks.</summary>
+    public long Bytes => Values.Bytes + (Gradients?.Bytes ?? 0) + (FirstMoments?.Bytes ?? 0) + (SecondMoments?.Bytes ?? 0);
+
     /// <summary>Names of the tensors, in the order of the block.</summary>
     public IReadOnlyList<string> Names => _names;
 

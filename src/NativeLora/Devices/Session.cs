@@ -32,7 +32,8 @@ public sealed class Session : ITensorAddresses, IDisposable
     private readonly bool[] _slotTaken;
     private readonly PictureUpload? _pictures;
     private readonly Kernel[] _kernels;
-    private readonly Dictionary<(Tensor Weight, bool Turned, bool Brain), DeviceBuffer?>? _packs;
+    private readonly Dictionary<(string Weight, bool Turned, bool Brain), DeviceBuffer?>? _packs;
+    private readonly Session? _packer;
     private readonly string? _sharedRows;
     private readonly int[] _positions;
     private readonly int _idLimit, _typeLimit, _positionLimit, _labelLimit, _classLimit;
@@ -47,7 +48,10 @@ public sealed class Session : ITensorAddresses, IDisposable
     public Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters, bool packWeights = false)
         : this(device, plan, weights, parameters, packWeights, null) { }
 
-    /// <summary>Allocates and binds, over the arena of a session that never runs at the same time, if it is large enough.</summary>
+    /// <summary>
+    /// Allocates and binds, over the arena of a session that never runs at the same time, if it is large enough, and with the weights that it
+    /// has packed.
+    /// </summary>
     internal Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters, bool packWeights, Session? beside)
     {
         ArgumentNullException.ThrowIfNull(device);
@@ -93,6 +97,7 @@ public sealed class Session : ITensorAddresses, IDisposable
             _sharedRows = graph.Nodes.FirstOrDefault(n => n.Op is Ops.GroupedLoraOp && n.Output.Shape.Kind is not (RowKind.Tokens or RowKind.Sequences))?.Name;
         }
         _packs = packWeights ? [] : null;
+        _packer = beside;
         _kernels = [.. graph.Nodes.Select(n => device.Bind(n, this, plan.Capacity))];
     }
 
@@ -287,10 +292,12 @@ public sealed class Session : ITensorAddresses, IDisposable
 
     nint ITensorAddresses.Panels(Tensor weight, bool turned, bool brain)
     {
+        if (_packer?._packs is { } packed && packed.TryGetValue((weight.Name, turned, brain), out var known))
+            return known?.Address ?? 0;
         if (_packs is null)
             return 0;
-        if (!_packs.TryGetValue((weight, turned, brain), out var pack))
-            _packs[(weight, turned, brain)] = pack = _device.Pack(weight, _weights.Address(weight), turned, brain);
+        if (!_packs.TryGetValue((weight.Name, turned, brain), out var pack))
+            _packs[(weight.Name, turned, brain)] = pack = _device.Pack(weight, _weights.Address(weight), turned, brain);
         return pack?.Address ?? 0;
     }
 

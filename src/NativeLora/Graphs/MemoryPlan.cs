@@ -18,8 +18,11 @@ public sealed record MemoryReport(
     /// <summary>Keys and values that are kept from step to step.</summary>
     public long Cache { get; init; }
 
+    /// <summary>Copies of frozen weights in the order that products read them in, where they were asked for.</summary>
+    public long Packed { get; init; }
+
     /// <summary>All of it; <see cref="Saved"/> is within <see cref="Arena"/>.</summary>
-    public long Total => Weights + Parameters + Gradients + Optimizer + Arena + Constants + Inputs + Scratch + Cache;
+    public long Total => Weights + Packed + Parameters + Gradients + Optimizer + Arena + Constants + Inputs + Scratch + Cache;
 }
 
 /// <summary>What one layer costs in a step.</summary>
@@ -194,7 +197,8 @@ public sealed class MemoryPlan
     /// <summary>Bytes by category.</summary>
     /// <param name="scratch">What the device's kernels hold.</param>
     /// <param name="optimizer">How the optimizer holds its moments; there are none without a backward.</param>
-    public MemoryReport Report(long scratch = 0, OptimizerKind optimizer = OptimizerKind.AdamW)
+    /// <param name="packed">Bytes of packed copies of weights.</param>
+    public MemoryReport Report(long scratch = 0, OptimizerKind optimizer = OptimizerKind.AdamW, long packed = 0)
     {
         long weights = Graph.Weights.Where(w => w.Category == TensorCategory.Weight).Sum(w => w.Bytes(Capacity));
         var parameters = Graph.Trainable.Sum(p => p.Bytes(Capacity));
@@ -204,6 +208,7 @@ public sealed class MemoryPlan
             ArenaBytes, ConstantBytes, InputBytes, scratch)
         {
             Cache = CacheBytes,
+            Packed = packed,
         };
     }
 

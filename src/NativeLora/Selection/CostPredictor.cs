@@ -31,6 +31,9 @@ public sealed record CostRequest
     /// <summary>How the optimizer holds its moments.</summary>
     public OptimizerKind Optimizer { get; init; }
 
+    /// <summary>Whether frozen weights are copied into the order that the forward's products read them in.</summary>
+    public bool PackWeights { get; init; }
+
     /// <summary>Layers whose forward is run again before their backward.</summary>
     public RecomputeLayers Recompute { get; init; } = RecomputeLayers.None;
 
@@ -63,6 +66,7 @@ public sealed record TrainingCost(
         MemoryBytes = new Dictionary<string, long>
         {
             ["weights"] = Memory.Weights,
+            ["weights_packed"] = Memory.Packed,
             ["trainable"] = Memory.Parameters,
             ["gradients"] = Memory.Gradients,
             ["optimizer"] = Memory.Optimizer,
@@ -167,6 +171,7 @@ public static class CostPredictor
     private static MemoryReport Memory(MemoryPlan plan, CostRequest request)
     {
         using var device = new CpuDevice(request.Threads);
-        return plan.Report(device.ScratchOf(plan), request.Optimizer);
+        var scratch = device.ScratchOf(out var packed, plan);
+        return plan.Report(scratch, request.Optimizer, request.PackWeights ? packed : 0);
     }
 }

@@ -138,7 +138,7 @@ public sealed class TrainableModel : IDisposable
     public Session NewSession(Graph graph, BatchSize capacity) => NewSession(MemoryPlan.For(graph, capacity));
 
     /// <summary>A session over the trainable tensors, which may share the arena of another that never runs at the same time.</summary>
-    internal Session NewSession(MemoryPlan plan, Session? beside = null) => new(Pretrained.Device, plan, Weights, Parameters, packWeights: false, beside);
+    internal Session NewSession(MemoryPlan plan, Session? beside = null, bool packWeights = false) => new(Pretrained.Device, plan, Weights, Parameters, packWeights, beside);
 
     /// <summary>The trainable tensors under PEFT's names.</summary>
     public AdapterWeights Export()

@@ -74,7 +74,7 @@ public sealed class Trainer : IDisposable
         _state = new TrainerState { Settings = TrainingSettings.Of(model, _train, dev, options, _schedule) };
         var batch = options.EvaluationBatchSize ?? (options.BatchTokens is null ? options.BatchSize!.Value : 8);
         Recomputation = new TrainingMemory(model, options, _train, dev is null ? null : Evaluator.PlanFor(model, dev, batch)).Choose(capacity, longest);
-        _session = new TrainingSession(model, capacity, longest, options.Adam, options.BaseDropout, Recomputation?.Layers) { Seed = options.Seed };
+        _session = new TrainingSession(model, capacity, longest, options.Adam, options.BaseDropout, Recomputation?.Layers, options.PackWeights) { Seed = options.Seed };
         try
         {
             if (dev is not null)
@@ -98,6 +98,9 @@ public sealed class Trainer : IDisposable
 
     /// <summary>The plan of a training step.</summary>
     public MemoryPlan Plan => _session.Session.Plan;
+
+    /// <summary>What a training step takes, by category.</summary>
+    public MemoryReport Memory => Plan.Report(_model.Pretrained.Device.ScratchBytes, _options.Optimizer, _session.Session.PackedBytes);
 
     /// <summary>Which layers are recomputed, and what that saves; null where neither layers nor a budget were given.</summary>
     public RecomputeChoice? Recomputation { get; }

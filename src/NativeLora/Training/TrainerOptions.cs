@@ -45,6 +45,9 @@ public sealed record TrainerOptions
     /// <summary>Layers whose forward is run again before their backward. No bit of the result depends on it.</summary>
     public RecomputeLayers Recompute { get; init; } = RecomputeLayers.None;
 
+    /// <summary>Whether frozen weights are copied into the order that the forward's products read them in: some time for their bytes once more.</summary>
+    public bool PackWeights { get; init; }
+
     /// <summary>Bytes that all that is planned may take, evaluations included; layers are recomputed as needed. Null: no bound.</summary>
     public long? MemoryBudget { get; init; }
 

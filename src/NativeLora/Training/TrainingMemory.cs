@@ -27,8 +27,8 @@ internal sealed class TrainingMemory(TrainableModel model, TrainerOptions option
         var build = new BuildOptions { Head = model.Head, Loss = true, BaseDropout = options.BaseDropout, MaxLength = longest };
         var plan = MemoryPlan.For(model.Build(build, training: true, backward: true, recompute).Graph, capacity);
         using var device = new CpuDevice(model.Pretrained.Device.Workers);
-        var scratch = evaluation is null ? device.ScratchOf(plan) : device.ScratchOf(plan, evaluation);
-        var total = plan.Report(scratch, model.Parameters.Optimizer).Total;
+        var scratch = evaluation is null ? device.ScratchOf(out var packed, plan) : device.ScratchOf(out packed, plan, evaluation);
+        var total = plan.Report(scratch, model.Parameters.Optimizer, options.PackWeights ? packed : 0).Total;
         if (evaluation is not null)
             total += evaluation.InputBytes + evaluation.ConstantBytes + (evaluation.ArenaBytes > plan.ArenaBytes ? evaluation.ArenaBytes : 0);
         return new PlannedTraining(plan, total);

@@ -44,7 +44,9 @@ public sealed class TrainingSession : IDisposable
     /// <param name="adam">Settings of the optimizer.</param>
     /// <param name="baseDropout">Whether the base model's own dropouts act.</param>
     /// <param name="recompute">Layers whose forward is run again before their backward; null: none. No bit depends on it.</param>
-    public TrainingSession(TrainableModel model, BatchSize capacity, int maxLength, AdamWOptions adam, bool baseDropout, IReadOnlyCollection<int>? recompute = null)
+    /// <param name="packWeights">Whether frozen weights are copied into the order that the forward's products read them in. No bit depends on it.</param>
+    public TrainingSession(
+        TrainableModel model, BatchSize capacity, int maxLength, AdamWOptions adam, bool baseDropout, IReadOnlyCollection<int>? recompute = null, bool packWeights = false)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(adam);
@@ -52,7 +54,7 @@ public sealed class TrainingSession : IDisposable
         var options = new BuildOptions { Head = model.Head, Loss = true, BaseDropout = baseDropout, MaxLength = maxLength };
         var (graph, _) = model.Build(options, training: true, backward: true, recompute);
         _loss = graph.Loss!;
-        Session = model.NewSession(graph, capacity);
+        Session = model.NewSession(MemoryPlan.For(graph, capacity), packWeights: packWeights);
         var parameters = model.Parameters;
         parameters.WeightDecay = name => AdamWOptions.Decays(name) ? adam.WeightDecay : 0;
         (parameters.Beta1, parameters.Beta2, parameters.Epsilon) = (adam.Beta1, adam.Beta2, adam.Epsilon);

@@ -1,9 +1,11 @@
 using System.Text.Json;
 using NativeLora.Adapters;
+using NativeLora.Data;
 using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Selection;
+using NativeLora.Tensors;
 using NativeLora.Training;
 
 namespace NativeLora.Tests.Cli;
@@ -81,6 +83,42 @@ public sealed class MemoryCommandTests
             Assert.True(chosen.Layers == 1 || Plan("--recompute", chosen.Layers == 2 ? "0" : $"0-{chosen.Layers - 2}").Bytes > budget);
         }
         Assert.Equal((0, whole, operations), Plan("--memory-budget", $"{whole}"));
+    }
+
+    [SharedTheory]
+    [InlineData("fp32")]
+    [InlineData("bf16")]
+    public void Packed_weights_are_counted_to_the_byte_and_change_no_bit(string precision)
+    {
+        var path = Shared.Path("models", "minilm-l6");
+        var run = CliRun.Of("memory", "--model", path, "--precision", precision, "--batch-size", "4", "--max-length", "16", "--pack-weights", "--json").AssertDone();
+        using var document = JsonDocument.Parse(run.Output);
+        var column = document.RootElement.GetProperty("columns")[0];
+        using var device = new CpuDevice(2);
+        using var pretrained = PretrainedModel.Open(path, device, new PretrainedOptions { Precision = precision == "bf16" ? ElementType.BF16 : ElementType.F32 });
+        var config = new LoraConfig { Rank = 8, Alpha = 16, TaskType = "SEQ_CLS" };
+        var all = TargetResolver.ForLayers(config, pretrained.Modules(ModelHead.SequenceClassification), [.. Enumerable.Range(0, pretrained.Model.Layers)]);
+        var losses = new List<float>();
+        foreach (var packed in new[] { false, true })
+        {
+            using var model = TrainableModel.WithAdapters(pretrained, ModelHead.SequenceClassification, all);
+            var before = device.AllocatedBytes;
+            using var training = new TrainingSession(model, BatchSize.Of(4, 16), 16, new AdamWOptions(), baseDropout: false, packWeights: packed);
+            var session = training.Session;
+            if (packed)
+            {
+                Assert.True(session.PackedBytes > 0);
+                Assert.Equal(session.PackedBytes, Bytes(column, "weights_packed"));
+                Assert.Equal(device.AllocatedBytes - before, session.PackedBytes + session.Bytes);
+            }
+            var batch = new PackedBatch(64, 4);
+            List<EncodedExample> examples = [.. Enumerable.Range(0, 4).Select(s => EncodedExample.Text(new TokenizedText([.. Enumerable.Range(1000 + s, 13)], new int[13]), label: s % 2))];
+            new BatchPacker().Fill(batch, examples, [0, 1, 2, 3]);
+            losses.Add(training.Accumulate(batch, 0.25f, first: true));
+            losses.Add((float)training.Update(0.1, 1));
+            losses.Add(training.Accumulate(batch, 0.25f, first: true));
+        }
+        Assert.Equal(losses[..3], losses[3..]);
     }
 
     [SharedTheory]

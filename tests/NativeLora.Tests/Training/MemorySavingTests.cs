@@ -21,6 +21,8 @@ public sealed class MemorySavingTests
         run.RunUntil(7, run.Options("both"));
         run.Run(run.Options("both") with { Resume = true, Recompute = RecomputeLayers.Of([1]) });
         run.AssertSame("kept", "both");
+        run.Run(run.Options("packed") with { PackWeights = true });
+        run.AssertSame("kept", "packed");
     }
 
     [Theory]

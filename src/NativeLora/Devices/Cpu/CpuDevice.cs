@@ -42,6 +42,8 @@ public sealed class CpuDevice : Device
 
     internal override nint Share(nint host, long bytes) => host;
 
+    internal override long PackedBytes(Tensor weight, bool turned, bool brain) => _binder.PackedBytes(weight, turned, brain);
+
     internal override DeviceBuffer? Pack(Tensor weight, nint address, bool turned, bool brain) => _binder.Pack(this, weight, address, turned, brain);
 
     internal override Kernel Bind(Node node, ITensorAddresses addresses, BatchSize capacity) => _binder.Bind(node, addresses, capacity);

@@ -16,17 +16,27 @@ internal sealed unsafe partial class CpuBinder
     // Beyond this a copy costs more memory than its packing costs time: an LM head is read row by row anyway.
     private const long MostPackedBytes = 64L << 20;
 
+    /// <summary>Bytes of a weight packed for products; 0 where that would cost more than it gains.</summary>
+    public long PackedBytes(Tensor weight, bool turned, bool brain)
+    {
+        var (k, n) = Sizes(weight, turned);
+        var bytes = _gemm.PackedBytes(k, n, brain);
+        // Blocks are there to save memory.
+        return bytes > MostPackedBytes || weight.Type.IsBlock() ? 0 : bytes;
+    }
+
+    private static (int K, int N) Sizes(Tensor weight, bool turned) =>
+        turned ? (weight.Shape.Columns, weight.Shape.FixedRows) : (weight.Shape.FixedRows, weight.Shape.Columns);
+
     /// <summary>A copy of a weight packed for products.</summary>
     public DeviceBuffer? Pack(Device device, Tensor weight, nint address, bool turned, bool brain)
     {
-        var (rows, columns) = (weight.Shape.FixedRows, weight.Shape.Columns);
-        var (k, n) = turned ? (columns, rows) : (rows, columns);
-        var bytes = _gemm.PackedBytes(k, n, brain);
-        // Blocks are there to save memory.
-        if (bytes > MostPackedBytes || weight.Type.IsBlock())
+        var (k, n) = Sizes(weight, turned);
+        var bytes = PackedBytes(weight, turned, brain);
+        if (bytes == 0)
             return null;
         var buffer = device.Allocate(bytes);
-        _gemm.PackWhole(new GemmMatrix((void*)address, columns, turned, weight.Type), k, n, brain, (void*)buffer.Address);
+        _gemm.PackWhole(new GemmMatrix((void*)address, weight.Shape.Columns, turned, weight.Type), k, n, brain, (void*)buffer.Address);
         return buffer;
     }
 

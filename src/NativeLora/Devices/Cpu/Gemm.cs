@@ -120,9 +120,10 @@ internal sealed unsafe partial class Gemm : IParallelBody, IDisposable
         }
         _g = args;
         _kernel = KernelOf(args.Brain);
-        _packed = args.B.Panels != null && args.K2 == 0;
         _bytes = _kernel.PackedBytes;
         _k = RoundUp(args.K, _kernel.DepthUnit);
+        // The panels of a weight are used where they lie, if those of a second operand need not stand behind them.
+        _packed = args.B.Panels != null && (args.K2 == 0 || (_kernel.TakesRest && PackedBytes(args.K2, args.N, args.Brain) <= SharedBytes / 4));
         _sums = args.CType != ElementType.F32 || (args.Addend != null && args.AddendType != ElementType.F32);
         _finishes = _sums && _kernel.Finishes;
         var total = _total = _k + RoundUp(args.K2, _kernel.DepthUnit);
@@ -138,11 +139,18 @@ internal sealed unsafe partial class Gemm : IParallelBody, IDisposable
         _depth = RoundUp(Blocks(total, depthBlocks), 8);
         depthBlocks = Blocks(total, _depth);
         if (args.M <= DotRows && (args.K == 0 || args.B.Transposed) && (args.K2 == 0 || args.B2.Transposed))
+        {
             RunDots(threads);
-        else if (args.M <= BlockRows)
-            RunPrivate(threads, depthBlocks);
+        }
         else
-            RunShared(threads, depthBlocks);
+        {
+            if (_packed && args.K2 > 0)
+                PackPanels(_kernel, args.B2, args.K2, args.N, 1, _workspace);
+            if (args.M <= BlockRows)
+                RunPrivate(threads, depthBlocks);
+            else
+                RunShared(threads, depthBlocks);
+        }
         GC.KeepAlive(this);
     }
 
@@ -348,6 +356,12 @@ internal sealed unsafe partial class Gemm : IParallelBody, IDisposable
         var bias = first && !_sums && _g.Bias != null ? _g.Bias + column : null;
         var spill = (float*)(scratch + BlockBytes + PanelBytes);
         var tile = new GemmTile { Depth = depth, B = b, Columns = _kernel.PanelColumns(columns), SourceStride = sourceStride };
+        if (_packed && from + depth > _k)
+        {
+            tile.Depth = Math.Max(0, _k - from);
+            tile.RestDepth = depth - tile.Depth;
+            tile.Rest = RestOf(column, Math.Max(0, from - _k));
+        }
         for (int i = 0, height; i < rows; i += height)
         {
             height = _kernel.PanelRows(rows - i);
@@ -457,6 +471,10 @@ internal sealed unsafe partial class Gemm : IParallelBody, IDisposable
     /// <summary>A panel of B that was packed before, from some depth on.</summary>
     private byte* PanelOf(int column, int from) =>
         (byte*)_g.B.Panels + ((((nint)column * _k) + ((nint)from * _kernel.PanelColumns(_g.N - column))) * _bytes);
+
+    /// <summary>A panel of the second operand, packed by itself, from some depth on.</summary>
+    private byte* RestOf(int column, int from) =>
+        _workspace + ((((nint)column * (_total - _k)) + ((nint)from * _kernel.PanelColumns(_g.N - column))) * _bytes);
 
     /// <summary>The factor that makes the second operand, packed once for all workers.</summary>
     private void PackDown() => PackPanels(_kernel, _g.Down, _g.K, _g.K2, _g.DownAlpha, _workspace + _downPanels);

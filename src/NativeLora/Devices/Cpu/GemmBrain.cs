@@ -27,6 +27,8 @@ internal sealed unsafe class GemmBrain : GemmKernel
 
     public override bool Finishes => true;
 
+    public override bool TakesRest => true;
+
     public override int PanelRows(int left) => left > 8 ? 12 : left > 4 ? 8 : 4;
 
     public override void PackRows(in GemmMatrix m, int lane, int lanes, int width, int from, int depth, float factor, void* target)

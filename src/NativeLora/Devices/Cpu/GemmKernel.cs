@@ -32,6 +32,10 @@ internal unsafe struct GemmTile
     /// <summary>Of the addend and of C, where <see cref="GemmKernel.Finishes"/>: 0 for fp32, 2 for bf16.</summary>
     public int AddendType, CType;
 
+    /// <summary>B where depth goes on behind it, packed elsewhere, if <see cref="GemmKernel.TakesRest"/>; A goes on where it is.</summary>
+    public void* Rest;
+    public nint RestDepth;
+
     /// <summary>Fetches C while the product runs: its rows lie too far apart for the processor to foresee.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public readonly void PrefetchC()
@@ -73,6 +77,9 @@ internal abstract unsafe class GemmKernel
 
     /// <summary>Whether tiles can be finished as they are made: with an addend of their own, and stored in bf16.</summary>
     public virtual bool Finishes => false;
+
+    /// <summary>Whether B may lie in two places: see <see cref="GemmTile.Rest"/>.</summary>
+    public virtual bool TakesRest => false;
 
     /// <summary>Whether packing may use vectors.</summary>
     protected virtual bool PacksByVectors => true;

@@ -12,7 +12,7 @@ internal static unsafe class NativeCpu
     public const string Variable = "NATIVELORA_NATIVE";
 
     private const string Name = "nativelora_cpu";
-    private const int Version = 2;
+    private const int Version = 3;
 
     private static readonly delegate* unmanaged[SuppressGCTransition]<void*, int, long, int, int, int, float, void*, void> s_packRows;
     private static readonly delegate* unmanaged[SuppressGCTransition]<void*, int, long, int, int, int, float, void*, void> s_packColumns;

@@ -24,4 +24,4 @@ for job in "$@"; do
     'BEGIN { least = plain < kept ? plain : kept; printf "| %s | %s | %s | %s | %s | %.2f |\n", job, ours, predicted, plain, kept, ours / least }'
 done
 echo
-echo "VmHWM at the end of a process that does only this job, .NET included. libtorch's is counted anew after its weights are in place: what it takes to load them does not count. Predicted: the plan's total."
+echo "VmHWM at the end of a process that does only this job, .NET included. libtorch's is counted anew after its weights are in place, and both are after random weights are written: what that takes does not count. Predicted: the plan's total."

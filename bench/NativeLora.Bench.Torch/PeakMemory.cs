@@ -39,7 +39,10 @@ internal static class PeakMemory
     private static void TrainingSteps(JsonObject line, string what, bool ours, Options options, int threads, bool brain)
     {
         var timed = what == "ragged" ? TrainingCase.MiniLm : TrainingCase.Find(what);
-        var folder = timed.FindModel(options.Text("model"), out _);
+        var folder = timed.FindModel(options.Text("model"), out var random);
+        // What it took to make a checkpoint up does not count either.
+        if (ours && random)
+            BeginWithout(line);
         var mask = options.Text("masks")?.Split(',')[0] ?? timed.Masks[0];
         var batches = what == "ragged" ? RaggedBatches.Mrpc(folder, options.Text("data"), options.Number("batches", 8)) : null;
         var (precision, type) = StepComparison.Types(brain);
@@ -83,7 +86,7 @@ internal static class PeakMemory
     }
 
     /// <summary>
-    /// libtorch gets its weights from this engine, which is then gone: what it held, and copying them, does not count.
+    /// Counts from here on: a checkpoint that was made up for the job, and the engine that libtorch has its weights of, are gone.
     /// </summary>
     private static void BeginWithout(JsonObject line)
     {

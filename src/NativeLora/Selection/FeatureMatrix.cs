@@ -1,3 +1,5 @@
+using System.Numerics.Tensors;
+
 namespace NativeLora.Selection;
 
 /// <summary>The representation of each sample at one layer: <see cref="Rows"/> samples by <see cref="Columns"/> features, fp32, row-major.</summary>
@@ -53,6 +55,8 @@ public sealed class FeatureMatrix
     /// <summary>Throws if a value is infinite or not a number: no similarity would mean anything.</summary>
     internal void RequireFinite(string name)
     {
+        if (TensorPrimitives.IsFiniteAll<float>(_values))
+            return;
         for (var i = 0; i < _values.Length; i++)
         {
             if (!float.IsFinite(_values[i]))

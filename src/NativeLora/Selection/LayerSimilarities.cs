@@ -58,13 +58,13 @@ public sealed class LayerSimilarities
             for (var first = 0; first < grams.Length; first += held)
             {
                 var last = Math.Min(grams.Length, first + held);
-                Fill(grams, features, products, first, last);
-                for (var l = Math.Max(1, first); l < last; l++)
+                SideBySide(products.Length, first, last, (worker, l) => grams[l] = GramMatrix.Of(features[l], products[worker]));
+                SideBySide(products.Length, Math.Max(1, first), last, (_, l) =>
                 {
                     var (x, y) = (grams[l - 1], grams[l]);
                     pairs[l - 1] = PairSimilarity.From(y.Samples, x.Terms, y.Terms, x.Inner(y), x.Unbiased(y), Rows(features[l - 1], features[l]));
-                    grams[l - 1] = null!;
-                }
+                });
+                Array.Clear(grams, 0, last - 1);
             }
         }
         else
@@ -81,14 +81,14 @@ public sealed class LayerSimilarities
         return new LayerSimilarities(pairs);
     }
 
-    private static void Fill(GramMatrix[] grams, IReadOnlyList<FeatureMatrix> features, PanelProduct[] products, int first, int last)
+    private static void SideBySide(int workers, int first, int last, Action<int, int> work)
     {
         try
         {
-            Parallel.For(0, products.Length, worker =>
+            Parallel.For(0, workers, worker =>
             {
-                for (var l = first + worker; l < last; l += products.Length)
-                    grams[l] = GramMatrix.Of(features[l], products[worker]);
+                for (var l = first + worker; l < last; l += workers)
+                    work(worker, l);
             });
         }
         catch (AggregateException e)

@@ -31,9 +31,12 @@ internal sealed class PaddedMatrix
     /// <summary>Copies the upper triangle over the lower one.</summary>
     public void Mirror()
     {
-        for (var i = 1; i < Rows; i++)
-            for (var j = 0; j < i; j++)
-                Values[i * Stride + j] = Values[j * Stride + i];
+        // Rows of the lower triangle by groups, so that the columns read for them are whole cache lines.
+        const int Group = 8;
+        for (var first = 0; first < Rows; first += Group)
+            for (var j = 0; j < Math.Min(Rows, first + Group); j++)
+                for (var i = Math.Max(first, j + 1); i < Math.Min(Rows, first + Group); i++)
+                    Values[i * Stride + j] = Values[j * Stride + i];
     }
 
     /// <summary>Σ_ij this_ij other_ij, of two matrices of the same size.</summary>
@@ -145,39 +148,43 @@ internal sealed class PanelProduct
         }
     }
 
+    /// <summary>A depth of a panel: read as one value, its lanes need no check each.</summary>
+    private readonly record struct Lanes(double A, double B, double C, double D, double E, double F, double G, double H);
+
     private static void Tile512(ReadOnlySpan<double> x, ReadOnlySpan<double> y0, ReadOnlySpan<double> y1, Span<double> tile, int stride)
     {
-        var right0 = MemoryMarshal.Cast<double, Vector512<double>>(y0);
-        var right1 = MemoryMarshal.Cast<double, Vector512<double>>(y1);
+        var left = MemoryMarshal.Cast<double, Lanes>(x);
+        var right0 = MemoryMarshal.Cast<double, Vector512<double>>(y0)[..left.Length];
+        var right1 = MemoryMarshal.Cast<double, Vector512<double>>(y1)[..left.Length];
         Vector512<double> a0 = default, a1 = default, b0 = default, b1 = default, c0 = default, c1 = default, d0 = default, d1 = default;
         Vector512<double> e0 = default, e1 = default, f0 = default, f1 = default, g0 = default, g1 = default, h0 = default, h1 = default;
-        for (var k = 0; k < right0.Length; k++)
+        for (var k = 0; k < left.Length; k++)
         {
-            var s = x.Slice(k * Panel, Panel);
+            ref readonly var s = ref left[k];
             var r0 = right0[k];
             var r1 = right1[k];
-            var v = Vector512.Create(s[0]);
+            var v = Vector512.Create(s.A);
             a0 = Vector512.FusedMultiplyAdd(v, r0, a0);
             a1 = Vector512.FusedMultiplyAdd(v, r1, a1);
-            v = Vector512.Create(s[1]);
+            v = Vector512.Create(s.B);
             b0 = Vector512.FusedMultiplyAdd(v, r0, b0);
             b1 = Vector512.FusedMultiplyAdd(v, r1, b1);
-            v = Vector512.Create(s[2]);
+            v = Vector512.Create(s.C);
             c0 = Vector512.FusedMultiplyAdd(v, r0, c0);
             c1 = Vector512.FusedMultiplyAdd(v, r1, c1);
-            v = Vector512.Create(s[3]);
+            v = Vector512.Create(s.D);
             d0 = Vector512.FusedMultiplyAdd(v, r0, d0);
             d1 = Vector512.FusedMultiplyAdd(v, r1, d1);
-            v = Vector512.Create(s[4]);
+            v = Vector512.Create(s.E);
             e0 = Vector512.FusedMultiplyAdd(v, r0, e0);
             e1 = Vector512.FusedMultiplyAdd(v, r1, e1);
-            v = Vector512.Create(s[5]);
+            v = Vector512.Create(s.F);
             f0 = Vector512.FusedMultiplyAdd(v, r0, f0);
             f1 = Vector512.FusedMultiplyAdd(v, r1, f1);
-            v = Vector512.Create(s[6]);
+            v = Vector512.Create(s.G);
             g0 = Vector512.FusedMultiplyAdd(v, r0, g0);
             g1 = Vector512.FusedMultiplyAdd(v, r1, g1);
-            v = Vector512.Create(s[7]);
+            v = Vector512.Create(s.H);
             h0 = Vector512.FusedMultiplyAdd(v, r0, h0);
             h1 = Vector512.FusedMultiplyAdd(v, r1, h1);
         }

@@ -1,5 +1,6 @@
 using NativeLora;
 using NativeLora.Bench.Compare;
+using NativeLora.Bench.Cuda;
 using NativeLora.Bench.Kernels;
 using NativeLora.Bench.Profiling;
 using NativeLora.Tensors;
@@ -16,6 +17,8 @@ const string Usage = """
                                                     a training step by op, layer and node
     adapters --model FOLDER [--adapters N] [--rank N] [--rows N] [--length N] [--threads N] [--runs N]
                                                     several adapters over one base: switching, and mixed batches
+    cuda-costs --model FOLDER [--output FILE] [--emulator FOLDER]
+                                                    write docs/cuda-costs.md: kernels and a Llama-2-7B step on CUDA, on paper
     """;
 
 try
@@ -49,6 +52,9 @@ try
             return 0;
         case "scaling":
             Scaling.Run(new Options(args[1..], "output", "filter", "threads", "steps", "precision", "model"));
+            return 0;
+        case "cuda-costs":
+            CudaCosts.Run(new Options(args[1..], "model", "output", "emulator"));
             return 0;
         case "adapters":
             AdapterSwitching.Run(new Options(args[1..], "model", "adapters", "rank", "rows", "length", "threads", "runs"));

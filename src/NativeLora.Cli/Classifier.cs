@@ -4,7 +4,6 @@ using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Devices;
-using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Training;
@@ -31,7 +30,7 @@ internal sealed class Classifier : IDisposable
 
     /// <summary>Opens the model, and the adapter over it.</summary>
     /// <exception cref="InputException">Files are missing or do not fit, or the model classifies nothing.</exception>
-    public static Classifier Open(ModelSettings settings, CpuDevice device, string? adapter, IReadOnlyList<string>? labels)
+    public static Classifier Open(ModelSettings settings, Device device, string? adapter, IReadOnlyList<string>? labels)
     {
         var folder = adapter is null ? null : AdapterFolder.Open(adapter);
         var names = folder is null ? labels : folder.Labels(settings.Blueprint().Model.Config, labels);

@@ -48,6 +48,7 @@ internal static class SelectionRun
                 Head = setup.Head,
                 Capacity = capacity,
                 MaxLength = length,
+                Device = model.Device,
                 Threads = settings.Threads,
             },
         };

@@ -7,7 +7,6 @@ using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Data.Tokenizers;
-using NativeLora.Devices.Cpu;
 using NativeLora.Generation;
 using NativeLora.Models;
 using NativeLora.Training;

@@ -7,6 +7,7 @@ using NativeLora.Checkpoints;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Devices;
+using NativeLora.Devices.Cuda;
 using NativeLora.Graphs;
 using NativeLora.Models;
 
@@ -111,6 +112,19 @@ internal static class InfoCommand
         ui.Fact("vectors", string.Join(", ", Machine.Features));
         ui.Fact("device", $"{device.Name}: {device.Description}");
         ui.Fact("runtime", $"{RuntimeInformation.FrameworkDescription}, {RuntimeInformation.RuntimeIdentifier}");
+        var (gpus, missing) = Gpus();
+        foreach (var gpu in gpus)
+            ui.Fact($"cuda:{gpu.Ordinal}", gpu.Description);
+        if (missing is not null)
+            ui.Fact("no GPU", missing);
+        document["gpus"] = new JsonArray([.. gpus.Select(gpu => (JsonNode)new JsonObject
+        {
+            ["name"] = gpu.Name,
+            ["compute_capability"] = $"{gpu.Major}.{gpu.Minor}",
+            ["memory_bytes"] = gpu.MemoryBytes,
+            ["interpreted"] = gpu.IsInterpreted,
+        })]);
+        document["no_gpu"] = missing;
         document["device"] = new JsonObject
         {
             ["name"] = device.Name,
@@ -121,5 +135,18 @@ internal static class InfoCommand
             ["vectors"] = new JsonArray([.. Machine.Features.Select(f => (JsonNode)f)]),
             ["runtime"] = RuntimeInformation.FrameworkDescription,
         };
+    }
+
+    /// <summary>What there is of GPUs, or what was looked for.</summary>
+    private static (IReadOnlyList<CudaDeviceInfo> Found, string? Missing) Gpus()
+    {
+        try
+        {
+            return (CudaDeviceInfo.All(), null);
+        }
+        catch (InputException e)
+        {
+            return ([], e.Message);
+        }
     }
 }

@@ -41,8 +41,10 @@ internal static class MemoryCommand
             var ui = new Ui(parsed.GetValue(json));
             var settings = model.Read(parsed);
             var blueprint = settings.Blueprint(parsed.GetValue(labels) is { } n ? Labels(n) : null);
+            using var device = settings.Device.Gpu is null ? null : settings.NewDevice();
             var request = Request(parsed, settings, lora, blueprint, parsed.GetValue(batch), parsed.GetValue(length), parsed.GetValue(pictures)) with
             {
+                Device = device,
                 Optimizer = memory.Optimizer(parsed),
                 MemoryBudget = memory.Budget(parsed),
                 PackWeights = memory.PackWeights(parsed),

@@ -51,7 +51,7 @@ internal sealed class DemoLearner : IDisposable
             _packer.Fill(_batch, examples, indices);
             var loss = _training.Accumulate(_batch, 1f / _training.LabelCount(_batch), first: true);
             // The warm-up begins at 0: its first step would be lost.
-            _training.Update(rate.At(step + 1), 1);
+            _training.Apply(rate.At(step + 1), 1);
             Seconds.Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
             if (!float.IsFinite(loss))
                 throw new RunException($"the loss became {loss} at step {step + 1}; try another --seed");

@@ -120,6 +120,7 @@ internal sealed class DemoRun(DemoSettings settings, DemoFolder folder, Device d
                 Capacity = BatchSize.Of(settings.TuneBatch, _language.Length),
                 MaxLength = _language.Length,
                 BaseDropout = false,
+                Device = device,
                 Threads = threads,
             },
         }, cancellation: cancellation);

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using NativeLora.Checkpoints;
 using NativeLora.Cli.Show;
+using NativeLora.Devices;
 using NativeLora.Devices.Cpu;
 using NativeLora.Hub;
 using NativeLora.Models;
@@ -21,6 +22,8 @@ internal sealed class ModelOptions(bool required = true)
     private readonly Option<bool> _offline = new("--offline") { Description = "take models and adapters of the hub from the local cache, never from the network" };
 
     private readonly Option<int?> _threads = new("--threads") { Description = "worker threads (default: all processors)", HelpName = "N" };
+
+    private readonly Option<string> _device = DeviceChoice.Option();
 
     private readonly Option<string> _weights = new("--weights")
     {
@@ -47,6 +50,7 @@ internal sealed class ModelOptions(bool required = true)
         command.Options.Add(_path);
         command.Options.Add(_offline);
         command.Options.Add(_threads);
+        command.Options.Add(_device);
         command.Options.Add(_weights);
         command.Options.Add(_quantize);
         command.Options.Add(_precision);
@@ -75,12 +79,12 @@ internal sealed class ModelOptions(bool required = true)
             var other => throw new InputException($"--precision {other}: give fp32 or bf16"),
         };
         HubFolders.Offline |= parsed.GetValue(_offline);
-        return new ModelSettings(parsed.GetValue(_path), parsed.GetValue(_threads), new CheckpointOptions { GgufType = type, Quantize = quantize }, precision);
+        return new ModelSettings(parsed.GetValue(_path), parsed.GetValue(_threads), DeviceChoice.Parse(parsed.GetValue(_device)!), new CheckpointOptions { GgufType = type, Quantize = quantize }, precision);
     }
 }
 
 /// <summary>What <see cref="ModelOptions"/> came to.</summary>
-internal sealed record ModelSettings(string? GivenPath, int? Threads, CheckpointOptions Checkpoint, ElementType Precision)
+internal sealed record ModelSettings(string? GivenPath, int? Threads, DeviceChoice Device, CheckpointOptions Checkpoint, ElementType Precision)
 {
     private readonly Lazy<string> _path = new(() => HubFolders.Find(GivenPath ?? throw new InputException("no model is given: use --model PATH"), HubKind.Model));
 
@@ -105,13 +109,13 @@ internal sealed record ModelSettings(string? GivenPath, int? Threads, Checkpoint
     /// <summary>Folder of tokenizer and config.</summary>
     public string Folder => Directory.Exists(Path) ? Path : System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(Path))!;
 
-    public CpuDevice NewDevice() => new(Threads);
+    public Device NewDevice() => Device.Open(Threads);
 
     private static int s_told;
 
-    public PretrainedModel Open(CpuDevice device, IReadOnlyList<string>? labels, ulong seed = 0)
+    public PretrainedModel Open(Device device, IReadOnlyList<string>? labels, ulong seed = 0)
     {
-        if (Precision == ElementType.BF16 && device.WhyNoBrainProducts is { } why && Interlocked.Exchange(ref s_told, 1) == 0)
+        if (Precision == ElementType.BF16 && (device as CpuDevice)?.WhyNoBrainProducts is { } why && Interlocked.Exchange(ref s_told, 1) == 0)
             Ui.Note($"products of bf16 are made in fp32, which is slower ({why}; README says how to build them)");
         return PretrainedModel.Open(Path, device, new PretrainedOptions { Labels = labels, Seed = seed, Checkpoint = Checkpoint, Precision = Precision });
     }

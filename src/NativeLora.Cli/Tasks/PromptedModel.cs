@@ -7,7 +7,7 @@ using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Data.Tokenizers;
-using NativeLora.Devices.Cpu;
+using NativeLora.Devices;
 using NativeLora.Generation;
 using NativeLora.Models;
 using NativeLora.Training;
@@ -23,13 +23,13 @@ internal sealed record Answered(string Text, string Reason);
 internal sealed class PromptedModel : IDisposable
 {
     private const string Unfinished = "unfinished.jsonl";
-    private readonly CpuDevice _device;
+    private readonly Device _device;
     private readonly PretrainedModel _pretrained;
     private readonly TrainableModel? _adapted;
     private readonly TextGenerator _generator;
     private readonly string _identity;
 
-    private PromptedModel(CpuDevice device, PretrainedModel pretrained, TrainableModel? adapted, ITokenizer tokenizer, string identity)
+    private PromptedModel(Device device, PretrainedModel pretrained, TrainableModel? adapted, ITokenizer tokenizer, string identity)
     {
         (_device, _pretrained, _adapted, Tokenizer, _identity) = (device, pretrained, adapted, tokenizer, identity);
         _generator = adapted is null ? new TextGenerator(pretrained, tokenizer) : new TextGenerator(adapted, tokenizer);

@@ -13,7 +13,7 @@ namespace NativeLora.Cli.Verify;
 /// Holds the bf16 mode against the fp32 goldens of a fixture folder, by the yardstick of how far PyTorch's own bf16 is from them
 /// (bf16.json): outputs at most 1.5 times as far.
 /// </summary>
-internal sealed class BrainVerifier(string folder, Device device, VerifyReport report)
+internal sealed class BrainVerifier(string folder, Device device, VerifyReport report, Func<string, bool>? variants = null)
 {
     private const double Share = 1.5;
 
@@ -35,7 +35,8 @@ internal sealed class BrainVerifier(string folder, Device device, VerifyReport r
             if (!Directory.Exists(adapters))
                 return;
             foreach (var variant in Directory.GetDirectories(adapters).Order(StringComparer.Ordinal))
-                Adapter(variant, pretrained, head, yardstick);
+                if (variants?.Invoke(Path.GetFileName(variant)) != false)
+                    Adapter(variant, pretrained, head, yardstick);
         }
         catch (Exception e) when (e is InputException or RunException or IOException or JsonException or KeyNotFoundException)
         {

@@ -8,8 +8,8 @@ using NativeLora.Training;
 
 namespace NativeLora.Cli.Verify;
 
-/// <summary>Compares one fixture folder: the plain model, its gradients, selection, and the adapters.</summary>
-internal sealed class CaseVerifier(string folder, Device device, VerifyReport report)
+/// <summary>Compares one fixture folder: the plain model, its gradients, selection, and the adapters, or those of them that are asked for.</summary>
+internal sealed class CaseVerifier(string folder, Device device, VerifyReport report, Func<string, bool>? adapters = null)
 {
     private const double OutputTolerance = 1e-5;
     private const double GradientTolerance = 5e-5;
@@ -51,6 +51,8 @@ internal sealed class CaseVerifier(string folder, Device device, VerifyReport re
             foreach (var variant in Directory.GetDirectories(At("adapters")).Order(StringComparer.Ordinal))
             {
                 var name = Path.GetFileName(variant);
+                if (adapters?.Invoke(name) == false)
+                    continue;
                 Guard(name, () => new AdapterVerifier(_name, name, folder, pretrained, head, report).Run());
             }
         }

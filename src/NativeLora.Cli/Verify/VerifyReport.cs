@@ -19,6 +19,9 @@ internal sealed class VerifyReport(TextWriter output)
         output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name} {variant} {quantity} {error:0.0e+00} {tolerance:0.0e+00} {(passes ? "pass" : "FAIL")}"));
     }
 
+    /// <summary>A line that is not a quantity.</summary>
+    public void Note(string text) => output.WriteLine(text);
+
     /// <summary>Something that is equal or not.</summary>
     public void Exact(string name, string variant, string quantity, bool equal) => Line(name, variant, quantity, equal ? 0 : 1, 0);
 

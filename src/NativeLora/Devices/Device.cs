@@ -2,26 +2,99 @@ using NativeLora.Graphs;
 
 namespace NativeLora.Devices;
 
+/// <summary>What kernels read of a <see cref="StepArguments"/> beside the sizes and the segments.</summary>
+[Flags]
+internal enum StepReads
+{
+    None = 0,
+
+    /// <summary>Number of the step or seed: other random numbers each time.</summary>
+    Random = 1,
+    InverseCount = 2,
+    Accumulation = 4,
+    LabelledTokens = 8,
+}
+
+/// <summary>All that a step's work depends on, beside what lies on the device.</summary>
+internal readonly record struct StepKey(BatchSize Size, float InverseCount, bool AccumulateGradients, int LabelledTokens);
+
 /// <summary>What changes from step to step; kernels read it when they run.</summary>
 internal sealed class StepArguments
 {
+    private float _inverseCount = 1;
+    private bool _accumulateGradients;
+    private int _labelledTokens = -1;
+
     /// <summary>Sizes of the batch at hand.</summary>
     public BatchSize Size;
 
-    /// <summary>Number of the micro-batch since training began: with <see cref="Seed"/> it names the random numbers.</summary>
-    public uint Step;
-
-    /// <summary>Seed of all dropouts.</summary>
-    public ulong Seed;
-
-    /// <summary>1 over the labels that the loss is a mean of.</summary>
-    public float InverseCount = 1;
-
-    /// <summary>Whether parameter gradients are added to what is there.</summary>
-    public bool AccumulateGradients;
-
     /// <summary>Which adapter acts on which rows, where a graph holds several.</summary>
     public AdapterSegments? Segments;
+
+    /// <summary>Number of the micro-batch since training began: with <see cref="Seed"/> it names the random numbers.</summary>
+    public uint Step
+    {
+        get
+        {
+            Reads |= StepReads.Random;
+            return field;
+        }
+        set;
+    }
+
+    /// <summary>Seed of all dropouts.</summary>
+    public ulong Seed
+    {
+        get
+        {
+            Reads |= StepReads.Random;
+            return field;
+        }
+        set;
+    }
+
+    /// <summary>1 over the labels that the loss is a mean of.</summary>
+    public float InverseCount
+    {
+        get
+        {
+            Reads |= StepReads.InverseCount;
+            return _inverseCount;
+        }
+        set => _inverseCount = value;
+    }
+
+    /// <summary>Whether parameter gradients are added to what is there.</summary>
+    public bool AccumulateGradients
+    {
+        get
+        {
+            Reads |= StepReads.Accumulation;
+            return _accumulateGradients;
+        }
+        set => _accumulateGradients = value;
+    }
+
+    /// <summary>Tokens of the batch that have a label; -1: the host does not know.</summary>
+    public int LabelledTokens
+    {
+        get
+        {
+            Reads |= StepReads.LabelledTokens;
+            return _labelledTokens;
+        }
+        set => _labelledTokens = value;
+    }
+
+    /// <summary>What was read so far.</summary>
+    public StepReads Reads { get; private set; }
+
+    /// <summary>The values of what was read so far; the same for what was not.</summary>
+    public StepKey Key => new(
+        Size,
+        (Reads & StepReads.InverseCount) == 0 ? 0 : _inverseCount,
+        (Reads & StepReads.Accumulation) != 0 && _accumulateGradients,
+        (Reads & StepReads.LabelledTokens) == 0 ? 0 : _labelledTokens);
 }
 
 /// <summary>Bytes on a device.</summary>
@@ -64,6 +137,16 @@ internal abstract class Kernel
 {
     /// <summary>Does, or queues, the node's work for a batch.</summary>
     public abstract void Execute(StepArguments step);
+}
+
+/// <summary>Runs the kernels of one session in a way of the device's own.</summary>
+internal abstract class StepTape : IDisposable
+{
+    /// <summary>Does, or queues, the work of all kernels in their order.</summary>
+    public abstract void Run(ReadOnlySpan<Kernel> kernels, StepArguments step);
+
+    /// <inheritdoc/>
+    public abstract void Dispose();
 }
 
 /// <summary>Owns memory and runs nodes: one kernel for each op.</summary>
@@ -119,10 +202,13 @@ public abstract class Device : IDisposable
         }
     }
 
+    /// <summary>A device like this one to ask for the scratch of plans, with none bound yet; it allocates nothing else.</summary>
+    internal abstract Device NewPlanner();
+
     internal abstract DeviceBuffer Allocate(long bytes);
 
-    /// <summary>Makes bytes of the host readable by kernels: the address itself on a CPU, a copy elsewhere.</summary>
-    internal abstract nint Share(nint host, long bytes);
+    /// <summary>Makes bytes of the host readable by kernels: a copy, which is the caller's; null where kernels read them as they lie.</summary>
+    internal abstract DeviceBuffer? Share(nint host, long bytes);
 
     /// <summary>Bytes of what <see cref="Pack"/> makes; 0 where it makes nothing.</summary>
     internal virtual long PackedBytes(Tensor weight, bool turned, bool brain) => 0;
@@ -132,6 +218,9 @@ public abstract class Device : IDisposable
 
     internal abstract Kernel Bind(Node node, ITensorAddresses addresses, BatchSize capacity);
 
+    /// <summary>What runs the kernels of a session; null: they are executed one by one.</summary>
+    internal virtual StepTape? NewTape() => null;
+
     /// <summary>The optimizer over flat buffers.</summary>
     internal abstract OptimizerKernel Optimizer(ParameterStore parameters);
 
@@ -139,15 +228,21 @@ public abstract class Device : IDisposable
     public virtual void Dispose() => GC.SuppressFinalize(this);
 }
 
-/// <summary>Updates of all parameters at once.</summary>
-internal abstract class OptimizerKernel
+/// <summary>Updates of all parameters at once. The norm of the gradients and what clipping makes of it stay on the device.</summary>
+internal abstract class OptimizerKernel : IDisposable
 {
-    /// <summary>L2 norm of all gradients.</summary>
-    public abstract double GradientNorm();
-
-    /// <summary>One AdamW update (Loshchilov and Hutter 2017) with gradients times <paramref name="gradientScale"/>.</summary>
+    /// <summary>
+    /// Takes the norm of all gradients, clips by it and makes one AdamW update (Loshchilov and Hutter 2017), or queues that. Where the norm
+    /// is not finite nothing is changed but the norm.
+    /// </summary>
     /// <param name="step">Number of the update, from 1.</param>
     /// <param name="learningRate">Learning rate of this update.</param>
-    /// <param name="gradientScale">Factor on the gradients, from clipping.</param>
-    public abstract void Update(int step, double learningRate, float gradientScale);
+    /// <param name="maxNorm">Gradients are scaled down to this norm (<see cref="Training.GradientClipping.Scale"/>); 0 for no clipping.</param>
+    public abstract void Update(int step, double learningRate, double maxNorm);
+
+    /// <summary>L2 norm of all gradients before clipping, of the last update. Waits for it; copied from the device only here.</summary>
+    public abstract double GradientNorm();
+
+    /// <inheritdoc/>
+    public virtual void Dispose() { }
 }

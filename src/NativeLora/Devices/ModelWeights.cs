@@ -20,6 +20,7 @@ public sealed unsafe class ModelWeights : IDisposable
     private readonly ModelWeights? _under;
     private readonly Dictionary<(string Name, ElementType Type), nint> _addresses = [];
     private readonly List<DeviceBuffer> _owned = [];
+    private readonly Dictionary<(string Name, ElementType Type), DeviceBuffer> _quantized = [];
     private readonly Dictionary<string, DeviceBuffer> _replaced = [];
     private readonly SortedSet<string> _fresh;
     private readonly Dictionary<string, string> _storedNames = new(StringComparer.Ordinal);
@@ -178,8 +179,27 @@ public sealed unsafe class ModelWeights : IDisposable
         if (!IsQuantized(weight))
             return Values(weight.Name, weight.Shape, fresh);
         var values = new float[(long)weight.Shape.FixedRows * weight.Shape.Columns];
-        Widening.ToFloat32(weight.Type, (byte*)Address(weight), values);
+        var (from, columns) = (Quantized(weight), weight.Shape.Columns);
+        var rowBytes = weight.Type.Bytes(columns);
+        // A few rows at a time: they may lie on another device.
+        var step = (int)Math.Clamp((1 << 20) / rowBytes, 1, weight.Shape.FixedRows);
+        var piece = new byte[step * rowBytes];
+        for (var row = 0; row < weight.Shape.FixedRows; row += step)
+        {
+            var count = Math.Min(step, weight.Shape.FixedRows - row);
+            var part = piece.AsSpan(0, (int)(count * rowBytes));
+            from.Read(row * rowBytes, part);
+            Widening.ToFloat32(weight.Type, part, values.AsSpan(row * columns, count * columns));
+        }
         return values;
+    }
+
+    private DeviceBuffer Quantized(Tensor weight)
+    {
+        if (_under is not null)
+            return _under.Quantized(weight);
+        Address(weight);
+        return _quantized[(weight.Name, weight.Type)];
     }
 
     /// <summary>Whether blocks of a weight are made here, of a tensor that the checkpoint has in another type.</summary>
@@ -209,7 +229,13 @@ public sealed unsafe class ModelWeights : IDisposable
         if (stored is not null && stored.Type == weight.Type)
         {
             var data = _checkpoint!.Get(stored.Name);
-            address = _device.Share((nint)data.Data, data.Bytes);
+            address = (nint)data.Data;
+            if (_device.Share(address, data.Bytes) is { } copy)
+            {
+                _owned.Add(copy);
+                address = copy.Address;
+                _checkpoint.Forget(stored.Name);
+            }
         }
         else if (IsQuantized(weight))
         {
@@ -237,6 +263,7 @@ public sealed unsafe class ModelWeights : IDisposable
         var (fromBytes, toBytes) = (stored.Type.Bytes(columns), weight.Type.Bytes(columns));
         var buffer = _device.Allocate(toBytes * rows);
         _owned.Add(buffer);
+        _quantized[(weight.Name, weight.Type)] = buffer;
         var step = Math.Max(1, (1 << 18) / columns);
         var finite = 1;
         Parallel.For(0, (rows + step - 1) / step, new ParallelOptions { MaxDegreeOfParallelism = _device.Workers }, part =>
@@ -306,6 +333,7 @@ public sealed unsafe class ModelWeights : IDisposable
         foreach (var buffer in _owned)
             buffer.Dispose();
         _owned.Clear();
+        _quantized.Clear();
         _replaced.Clear();
         _addresses.Clear();
     }

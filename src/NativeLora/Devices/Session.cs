@@ -32,6 +32,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     private readonly bool[] _slotTaken;
     private readonly PictureUpload? _pictures;
     private readonly Kernel[] _kernels;
+    private readonly StepTape? _tape;
     private readonly Dictionary<(string Weight, bool Turned, bool Brain), DeviceBuffer?>? _packs;
     private readonly Session? _packer;
     private readonly string? _sharedRows;
@@ -99,6 +100,7 @@ public sealed class Session : ITensorAddresses, IDisposable
         _packs = packWeights ? [] : null;
         _packer = beside;
         _kernels = [.. graph.Nodes.Select(n => device.Bind(n, this, plan.Capacity))];
+        _tape = device.NewTape();
     }
 
     /// <summary>The plan.</summary>
@@ -168,6 +170,7 @@ public sealed class Session : ITensorAddresses, IDisposable
         Check(batch.ClassLabels.AsSpan(0, sequences), _classLimit, "class label", allowIgnored: true);
 
         Step.Size = new BatchSize(tokens, sequences, squares) { Pictures = batch.PictureCount };
+        Step.LabelledTokens = tokens - batch.Labels.AsSpan(0, tokens).Count(InstructionPrompt.IgnoredLabel);
         Step.Segments?.Whole(Step.Size);
         Upload(graph.TokenIds, batch.TokenIds.AsSpan(0, tokens));
         Upload(graph.TypeIds, batch.TypeIds.AsSpan(0, tokens));
@@ -238,6 +241,11 @@ public sealed class Session : ITensorAddresses, IDisposable
         Step.Segments?.Begin();
         if (NodeSeconds is null)
         {
+            if (_tape is not null)
+            {
+                _tape.Run(_kernels, Step);
+                return;
+            }
             foreach (var kernel in _kernels)
                 kernel.Execute(Step);
             return;
@@ -313,6 +321,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        _tape?.Dispose();
         if (!_sharesArena)
             _arena.Dispose();
         _inputs.Dispose();

@@ -25,7 +25,10 @@ public sealed record CostRequest
     /// <summary>Whether the base model's own dropouts act.</summary>
     public bool BaseDropout { get; init; } = true;
 
-    /// <summary>Threads whose working memory is counted; all processors where null.</summary>
+    /// <summary>Where it will be trained; a CPU where null.</summary>
+    public Device? Device { get; init; }
+
+    /// <summary>Threads of a CPU whose working memory is counted; all processors where null.</summary>
     public int? Threads { get; init; }
 
     /// <summary>How the optimizer holds its moments.</summary>
@@ -170,7 +173,7 @@ public static class CostPredictor
 
     private static MemoryReport Memory(MemoryPlan plan, CostRequest request)
     {
-        using var device = new CpuDevice(request.Threads);
+        using var device = request.Device?.NewPlanner() ?? new CpuDevice(request.Threads);
         var scratch = device.ScratchOf(out var packed, plan);
         return plan.Report(scratch, request.Optimizer, request.PackWeights ? packed : 0);
     }

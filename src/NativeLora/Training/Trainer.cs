@@ -265,10 +265,10 @@ public sealed class Trainer : IDisposable
         var rate = _schedule.At(_state.Step);
         if (!double.IsFinite(loss))
             throw Diverged("the loss", loss, rate);
-        var norm = _session.GradientNorm();
+        // Gradients that are not finite update nothing, and this step is not counted.
+        var norm = _session.Update(rate, _options.MaxGradientNorm);
         if (!double.IsFinite(norm))
             throw Diverged("the norm of the gradients", norm, rate);
-        _session.Update(rate, norm, _options.MaxGradientNorm);
 
         _unsaved = true;
         _state.Step++;

@@ -1,5 +1,4 @@
 using NativeLora.Data;
-using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
 
@@ -26,7 +25,7 @@ internal sealed class TrainingMemory(TrainableModel model, TrainerOptions option
     {
         var build = new BuildOptions { Head = model.Head, Loss = true, BaseDropout = options.BaseDropout, MaxLength = longest };
         var plan = MemoryPlan.For(model.Build(build, training: true, backward: true, recompute).Graph, capacity);
-        using var device = new CpuDevice(model.Pretrained.Device.Workers);
+        using var device = model.Pretrained.Device.NewPlanner();
         var scratch = evaluation is null ? device.ScratchOf(out var packed, plan) : device.ScratchOf(out packed, plan, evaluation);
         var total = plan.Report(scratch, model.Parameters.Optimizer, options.PackWeights ? packed : 0).Total;
         if (evaluation is not null)

@@ -97,27 +97,28 @@ public sealed class TrainingSession : IDisposable
         return _scalar[0];
     }
 
-    /// <summary>Norm of the gradients.</summary>
-    public double GradientNorm() => _optimizer.GradientNorm();
-
-    /// <summary>Clips and updates.</summary>
+    /// <summary>Clips and updates, and waits for the norm.</summary>
     /// <param name="learningRate">Learning rate.</param>
     /// <param name="maxNorm">Gradients are scaled down to this norm; 0 for no clipping.</param>
     /// <returns>Norm of the gradients before clipping.</returns>
     public double Update(double learningRate, double maxNorm)
     {
-        var norm = GradientNorm();
-        Update(learningRate, norm, maxNorm);
-        return norm;
+        Apply(learningRate, maxNorm);
+        return GradientNorm();
     }
 
-    /// <summary>Clips gradients whose norm is known, and updates.</summary>
-    public void Update(double learningRate, double norm, double maxNorm)
-    {
-        var scale = maxNorm > 0 ? GradientClipping.Scale(norm, maxNorm) : 1;
-        _optimizer.Update(++Updates, learningRate, scale);
-    }
+    /// <summary>Clips and updates, with no copy to the host. Where the norm is not finite nothing is updated.</summary>
+    /// <param name="learningRate">Learning rate.</param>
+    /// <param name="maxNorm">Gradients are scaled down to this norm; 0 for no clipping.</param>
+    public void Apply(double learningRate, double maxNorm) => _optimizer.Update(++Updates, learningRate, maxNorm);
+
+    /// <summary>Norm of the gradients before clipping, of the last update.</summary>
+    public double GradientNorm() => _optimizer.GradientNorm();
 
     /// <inheritdoc/>
-    public void Dispose() => Session.Dispose();
+    public void Dispose()
+    {
+        _optimizer.Dispose();
+        Session.Dispose();
+    }
 }

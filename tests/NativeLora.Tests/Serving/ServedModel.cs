@@ -13,13 +13,16 @@ namespace NativeLora.Tests.Serving;
 /// <summary>A model of the fixtures with its inputs, run with one adapter, several or none.</summary>
 internal sealed class ServedModel : IDisposable
 {
-    private readonly CpuDevice _device = new(2);
+    private readonly Device? _owned;
+    private readonly Device _device;
     private readonly SafeTensorsFile _inputs;
     private readonly TemporaryFolder _folder = new();
     private readonly string _name;
 
-    public ServedModel(string name)
+    public ServedModel(string name, Device? device = null)
     {
+        _owned = device is null ? new CpuDevice(2) : null;
+        _device = device ?? _owned!;
         _name = name;
         Pretrained = PretrainedModel.Open(Shared.Path("fixtures", "models", name, "model"), _device);
         Head = Pretrained.Model.OwnHead;
@@ -101,7 +104,7 @@ internal sealed class ServedModel : IDisposable
     {
         _inputs.Dispose();
         Pretrained.Dispose();
-        _device.Dispose();
+        _owned?.Dispose();
         _folder.Dispose();
     }
 }

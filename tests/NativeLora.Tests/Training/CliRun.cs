@@ -20,6 +20,9 @@ internal sealed class CliRun : IDisposable
         System.IO.File.WriteAllLines(File("data.tsv"), ["text\tlabel", .. rows]);
     }
 
+    /// <summary>Environment of the processes, beside this one's.</summary>
+    public Dictionary<string, string> Environment { get; } = [];
+
     public string File(string name) => _folder.File(name);
 
     /// <summary>Starts a command on the model and its task.</summary>
@@ -30,6 +33,8 @@ internal sealed class CliRun : IDisposable
             [typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
              "--threads", "1", "--json", .. more])
             start.ArgumentList.Add(argument);
+        foreach (var (name, value) in Environment)
+            start.Environment[name] = value;
         return Process.Start(start)!;
     }
 

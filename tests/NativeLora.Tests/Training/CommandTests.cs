@@ -103,7 +103,8 @@ public sealed class CommandTests
         Assert.False(plain.TryGetProperty("recompute", out _));
         var planned = plain.GetProperty("planned_bytes").GetInt64();
         var memory = plain.GetProperty("memory");
-        Assert.Equal(memory.GetProperty("measured_peak").GetInt64() - planned, memory.GetProperty("difference").GetInt64());
+        Assert.Equal(planned + memory.GetProperty("program_before").GetInt64(), memory.GetProperty("predicted_peak").GetInt64());
+        Assert.Equal(memory.GetProperty("measured_peak").GetInt64() - memory.GetProperty("predicted_peak").GetInt64(), memory.GetProperty("difference").GetInt64());
         if (OperatingSystem.IsLinux())
             Assert.InRange(memory.GetProperty("resident_weight_files").GetInt64(), 1, new FileInfo(cli.File("model/model.safetensors")).Length + 8192);
 

@@ -1,6 +1,7 @@
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Data;
+using NativeLora.Devices;
 using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
 using NativeLora.Models;
@@ -24,15 +25,13 @@ internal sealed class TinyModel : IDisposable
          "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": false, "initializer_range": 0.02}
         """;
 
-    private readonly CpuDevice _device;
+    private readonly Device? _owned;
     private readonly PretrainedModel _pretrained;
-    private readonly string _folder;
 
-    private TinyModel(string folder, bool isCausal, bool inFull, int threads, double dropout, ulong seed, Func<LoraConfig, LoraConfig>? change, OptimizerKind optimizer)
+    private TinyModel(string folder, bool isCausal, bool inFull, int threads, double dropout, ulong seed, Func<LoraConfig, LoraConfig>? change, OptimizerKind optimizer, Device? device)
     {
-        _folder = folder;
-        _device = new CpuDevice(threads);
-        _pretrained = PretrainedModel.Open(folder, _device);
+        _owned = device is null ? new CpuDevice(threads) : null;
+        _pretrained = PretrainedModel.Open(folder, device ?? _owned!);
         Head = isCausal ? ModelHead.LanguageModel : ModelHead.SequenceClassification;
         var config = new LoraConfig
         {
@@ -52,11 +51,11 @@ internal sealed class TinyModel : IDisposable
 
     /// <summary>Writes the model if the folder has none, and opens it.</summary>
     public static TinyModel Open(string folder, bool isCausal, bool inFull = false, int threads = 2, double dropout = 0.1, ulong seed = 3, Func<LoraConfig, LoraConfig>? change = null,
-        OptimizerKind optimizer = OptimizerKind.AdamW)
+        OptimizerKind optimizer = OptimizerKind.AdamW, Device? device = null)
     {
         if (!File.Exists(Path.Combine(folder, "config.json")))
             Write(folder, isCausal ? Llama : Bert, isCausal ? ModelHead.LanguageModel : ModelHead.SequenceClassification);
-        return new TinyModel(folder, isCausal, inFull, threads, dropout, seed, change, optimizer);
+        return new TinyModel(folder, isCausal, inFull, threads, dropout, seed, change, optimizer, device);
     }
 
     /// <summary>Examples with something to be learnt: the class is whether token 7 occurs; texts count upwards.</summary>
@@ -105,7 +104,7 @@ internal sealed class TinyModel : IDisposable
     {
         Model.Dispose();
         _pretrained.Dispose();
-        _device.Dispose();
+        _owned?.Dispose();
     }
 }
 

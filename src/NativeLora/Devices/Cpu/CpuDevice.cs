@@ -38,9 +38,11 @@ public sealed class CpuDevice : Device
     /// <inheritdoc/>
     public override long ScratchBytes => _binder.ScratchBytes;
 
+    internal override Device NewPlanner() => new CpuDevice(Threads.Count, _binder.Path);
+
     internal override DeviceBuffer Allocate(long bytes) => new Buffer(this, bytes);
 
-    internal override nint Share(nint host, long bytes) => host;
+    internal override DeviceBuffer? Share(nint host, long bytes) => null;
 
     internal override long PackedBytes(Tensor weight, bool turned, bool brain) => _binder.PackedBytes(weight, turned, brain);
 

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using NativeLora.Graphs;
 using NativeLora.Ops;
 using NativeLora.Tensors;
+using NativeLora.Training;
 
 namespace NativeLora.Devices.Cpu;
 
@@ -292,6 +293,7 @@ internal sealed unsafe class CpuOptimizer : OptimizerKernel
     private readonly AdamW8Bit? _adam8;
     private readonly SumOfSquares _squares;
     private readonly long _count;
+    private double _norm;
 
     public CpuOptimizer(CpuThreads threads, ParameterStore parameters)
     {
@@ -320,11 +322,15 @@ internal sealed unsafe class CpuOptimizer : OptimizerKernel
         _squares = new SumOfSquares(threads, _count) { Input = (float*)gradients.Address };
     }
 
-    public override double GradientNorm() => Math.Sqrt(_squares.Execute(_count));
+    public override double GradientNorm() => _norm;
 
-    public override void Update(int step, double learningRate, float gradientScale)
+    public override void Update(int step, double learningRate, double maxNorm)
     {
-        _adam?.Execute(learningRate, step, gradientScale);
-        _adam8?.Execute(learningRate, step, gradientScale);
+        _norm = Math.Sqrt(_squares.Execute(_count));
+        if (!double.IsFinite(_norm))
+            return;
+        var scale = maxNorm > 0 ? GradientClipping.Scale(_norm, maxNorm) : 1;
+        _adam?.Execute(learningRate, step, scale);
+        _adam8?.Execute(learningRate, step, scale);
     }
 }

@@ -54,6 +54,9 @@ internal sealed class DynamicCode
     /// <summary>Value by code.</summary>
     public ReadOnlySpan<float> Values => _values;
 
+    /// <summary>The largest number of each code; the last is infinite.</summary>
+    public ReadOnlySpan<float> Borders => _borders;
+
     /// <summary>The code of the nearest value; of two as near, that of the smaller.</summary>
     public byte Encode(float x)
     {

@@ -24,9 +24,12 @@ internal static class SelectionRun
     {
         var (options, features) = (plan.Options, plan.Features);
         var compared = (int)Math.Min(plan.Samples ?? int.MaxValue, setup.Train.Count);
-        var ranks = SelectionPipeline.NeedsFeatures(options.Strategy);
+        var byGradient = SelectionPipeline.NeedsGradients(options.Strategy);
+        var ranks = SelectionPipeline.NeedsScores(options.Strategy);
         ui.Fact("task", $"{setup.Name}: {Ui.Count(setup.Train.Count, "row")} of {setup.Train.Path}");
-        ui.Fact("select", ranks
+        ui.Fact("select", byGradient
+            ? $"{SelectionOptions.NameOf(options.Strategy)}: one backward over {Ui.Count(compared, "row")}, adapters on all layers with B = 0, ratio {options.Ratio}"
+            : ranks
             ? $"{SelectionOptions.NameOf(options.Strategy)} at token {TokenRules.NameOf(features.Token)} over {Ui.Count(compared, "row")}, ratio {options.Ratio}, rule {(options.Rule == SelectionRule.Paper ? "paper" : "plain")}"
             : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is { } ratio ? $", ratio {ratio}" : "")}: no row is looked at");
 
@@ -42,6 +45,7 @@ internal static class SelectionRun
             Options = options,
             Features = features,
             Resamples = plan.Resamples,
+            HiddenKeyId = byGradient ? setup.HiddenKeyId(model.Model, tokenizer) : null,
             Cost = new CostRequest
             {
                 Lora = config,
@@ -53,11 +57,11 @@ internal static class SelectionRun
             },
         };
         SelectionResult result;
-        var progress = new ProgressLine("forward");
+        var progress = new ProgressLine(byGradient ? "backward" : "forward");
         using (progress)
             result = SelectionPipeline.Run(model, examples, request, progress, Shell.Cancellation);
         if (ranks)
-            ui.Fact("forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
+            ui.Fact(byGradient ? "backward" : "forward", $"{Ui.Count(progress.Tokens)} tokens in {progress.Elapsed.TotalSeconds:0.0} s");
         SelectionView.Show(ui, result.Report, options.Strategy);
         if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
             ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));

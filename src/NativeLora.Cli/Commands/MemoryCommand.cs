@@ -26,6 +26,7 @@ internal static class MemoryCommand
         var pictures = new Option<int?>("--pictures") { Description = "pictures of each sequence, for models that read them (default: 1)", HelpName = "N" };
         var memory = new MemoryOptions();
         var labels = new Option<int?>("--num-labels") { Description = "outputs of the classifier (default: the config's)", HelpName = "N" };
+        var study = new MemoryStudy(selection);
         var layers = new Option<bool>("--layers") { Description = "a line a layer" };
         var nodes = new Option<bool>("--nodes") { Description = "all nodes of the training graph with their bytes and operations, for the last mask given" };
         var json = new Option<bool>("--json") { Description = "print one JSON document and nothing else" };
@@ -36,6 +37,7 @@ internal static class MemoryCommand
         model.AddTo(command);
         lora.AddTo(command);
         memory.AddTo(command);
+        study.AddTo(command);
         command.SetAction(parsed =>
         {
             var ui = new Ui(parsed.GetValue(json));
@@ -50,6 +52,8 @@ internal static class MemoryCommand
                 PackWeights = memory.PackWeights(parsed),
                 Recompute = memory.Recompute(parsed, () => blueprint.Model.Layers),
             };
+            if (study.Run(parsed, ui, settings, blueprint, request))
+                return 0;
             List<IReadOnlyList<int>> choices = [[.. Enumerable.Range(0, blueprint.Model.Layers)]];
             foreach (var mask in parsed.GetValue(masks) ?? [])
                 choices.Add(Choice(mask, blueprint.Model.Layers));
@@ -104,7 +108,8 @@ internal static class MemoryCommand
         ? [.. Enumerable.Range(0, count).Select(i => $"LABEL_{i}")]
         : throw new InputException($"--num-labels {count}: give at least 1");
 
-    private static IReadOnlyList<int> Choice(string mask, int layers) =>
+    /// <summary>Layers by number or mask; none of them may be meant.</summary>
+    internal static IReadOnlyList<int> Choice(string mask, int layers) =>
         mask == "none" || (mask.Length == layers && mask.All(c => c == '0')) ? [] : LayerSelection.ParseLayers(mask, layers);
 
     private static IReadOnlyList<int> OfFile(string file, int layers)

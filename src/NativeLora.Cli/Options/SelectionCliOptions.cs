@@ -72,6 +72,8 @@ internal sealed class SelectionCliOptions
     public SelectionOptions Read(ParseResult parsed, Model model, ulong seed)
     {
         var strategy = SelectionOptions.Parse(parsed.GetValue(_strategy)!);
+        if (strategy.Strategy == SelectionStrategy.Exhaustive)
+            throw new InputException("--strategy exhaustive is every mask of a size: give it to nativelora study --strategies, or choose another strategy");
         if (!TakesRatio(strategy) && parsed.GetValue(_ratio) is { } useless)
             throw new InputException($"--ratio {useless} has no meaning with --strategy {parsed.GetValue(_strategy)}: leave it out");
         return Read(parsed, strategy, parsed.GetValue(_ratio) ?? 0.5, model, seed);

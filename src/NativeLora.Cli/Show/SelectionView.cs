@@ -10,7 +10,9 @@ internal static class SelectionView
 
     public static void Show(Ui ui, SelectionReport report, SelectionStrategy strategy)
     {
-        if (report.Samples > 0)
+        if (report.Layers.Any(l => l.Gradient is not null))
+            Gradients(ui, report, strategy);
+        else if (report.Samples > 0)
             Chart(ui, report, strategy);
         Verdict(ui, report);
     }
@@ -46,6 +48,27 @@ internal static class SelectionView
         ui.Table(["layer", "<", main.Name, $"<change, 1 − {main.Name}", .. others.Select(o => o.Name), .. resampled ? (string[])["firm"] : [], "<"], rows);
         ui.Line(resampled ? "●: gets adapters; firm: share of resamples of the samples in which it does" : "●: gets adapters");
     }
+
+    /// <summary>A bar a layer: the longer, the harder the loss pulls at its adapter.</summary>
+    private static void Gradients(Ui ui, SelectionReport report, SelectionStrategy strategy)
+    {
+        static double? Each(LayerReport layer) => layer.Gradient / layer.GradientBytes;
+        Func<LayerReport, double?> main = strategy == SelectionStrategy.GradientPerByte ? Each : l => l.Gradient;
+        var largest = Math.Max(1e-300, report.Layers.Max(l => main(l) ?? 0));
+        ui.Title($"Gradient of each layer's adapter at B = 0: ‖dB‖ of the mean loss over {Ui.Count(report.Samples, "sample")}");
+        ui.Table(["layer", "<", "‖dB‖", strategy == SelectionStrategy.GradientPerByte ? "<a byte" : "<", "planned", "a byte"], [.. report.Layers.Select(layer =>
+        {
+            string[] row =
+            [
+                $"{layer.Layer}", layer.Selected ? "[green]●[/]" : "", Exponent(layer.Gradient), $"[{(layer.Selected ? "green" : "grey")}]{Ui.Bar((main(layer) ?? 0) / largest, BarWidth)}[/]",
+                layer.GradientBytes is { } bytes ? Ui.MiB(bytes) : "–", Exponent(Each(layer)),
+            ];
+            return row;
+        })]);
+        ui.Line("●: gets adapters; planned: what the layer's adapter takes in a training of all layers, with what the layer keeps for its backward");
+    }
+
+    private static string Exponent(double? value) => value is { } v ? v.ToString("0.000e+0", CultureInfo.InvariantCulture) : "–";
 
     private static string Remark(SelectionReport report, LayerReport layer)
     {

@@ -14,7 +14,14 @@ internal sealed record StudyRow(string Name, SelectionOptions Options)
     /// <summary>Such as <c>cka 0.5</c>.</summary>
     public string Label => Ratio is { } ratio ? string.Create(CultureInfo.InvariantCulture, $"{Name} {ratio}") : Name;
 
-    public bool NeedsScores => SelectionPipeline.NeedsFeatures(Options.Strategy);
+    public bool NeedsScores => SelectionPipeline.NeedsScores(Options.Strategy);
+
+    public bool NeedsFeatures => SelectionPipeline.NeedsFeatures(Options.Strategy);
+
+    public bool NeedsGradients => SelectionPipeline.NeedsGradients(Options.Strategy);
+
+    /// <summary>One of all masks of a size.</summary>
+    public bool IsExhaustive { get; init; }
 
     public bool Is(SelectionStrategy strategy) => Options.Strategy == strategy;
 }
@@ -23,6 +30,7 @@ internal sealed record StudyRow(string Name, SelectionOptions Options)
 internal static class StudyGrid
 {
     private const int MostSeeds = 1000;
+    private const int MostMasks = 500;
 
     /// <summary>Strategies by name, each once.</summary>
     public static IReadOnlyList<(string Name, SelectionOptions Options)> Strategies(string text) =>
@@ -48,6 +56,18 @@ internal static class StudyGrid
             : throw new InputException($"--seeds {text}: give 1 to {MostSeeds}; one seed by its number is written with a comma, such as {text},");
     }
 
+    /// <summary>A row for each mask of the ratio's number of layers.</summary>
+    /// <exception cref="InputException">They are too many to be trained.</exception>
+    private static IEnumerable<StudyRow> Exhaustive(SelectionOptions options, int layers)
+    {
+        // As many layers as "first" chooses.
+        var k = LayerSelection.Select(layers, null, options with { Strategy = SelectionStrategy.First }).Selected.Count;
+        if (LayerMasks.Count(layers, k) is var count && count > MostMasks)
+            throw new InputException($"strategy exhaustive: {layers} layers have {count} masks of {k}, more than {MostMasks}; give ratios nearer to 0 or 1, or name masks");
+        return LayerMasks.All(layers, k).Select(mask => new StudyRow(
+            string.Create(CultureInfo.InvariantCulture, $"exhaustive {mask}"), options with { Strategy = SelectionStrategy.Explicit, Explicit = mask }) { IsExhaustive = true });
+    }
+
     /// <summary>Every strategy with every ratio that it takes.</summary>
     public static IReadOnlyList<StudyRow> Rows(
         IReadOnlyList<(string Name, SelectionOptions Options)> strategies, IReadOnlyList<double> ratios, int layers, Func<SelectionOptions, double?, SelectionOptions> complete)
@@ -55,7 +75,7 @@ internal static class StudyGrid
         var rows = new List<StudyRow>();
         foreach (var (name, options) in strategies)
             foreach (var ratio in SelectionCliOptions.TakesRatio(options) ? ratios.Select(r => (double?)r) : [null])
-                rows.Add(new StudyRow(name, complete(options, ratio)));
+                rows.AddRange(options.Strategy == SelectionStrategy.Exhaustive ? Exhaustive(complete(options, ratio), layers) : [new StudyRow(name, complete(options, ratio))]);
         // What no scores are needed for is known to fit right away; the others choose as many as "first" does.
         foreach (var row in rows)
             _ = LayerSelection.Select(layers, null, row.NeedsScores ? row.Options with { Strategy = SelectionStrategy.First } : row.Options);

@@ -77,7 +77,7 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
     private IEnumerable<StudyCell> Cells(StudyTask task, StudyFolder folder, ITokenizer tokenizer)
     {
         var layers = request.Blueprint.Model.Layers;
-        var scores = request.Rows.FirstOrDefault(r => r.NeedsScores) is { } first ? Scores(task, first, folder.Selection(task.Key), tokenizer) : null;
+        var scores = Scores(task, folder.Selection(task.Key), tokenizer);
         var modules = PretrainedModel.Modules(request.Blueprint.Model, task.Setup.Head);
         var cells = new List<StudyCell>();
         foreach (var seed in request.Seeds)
@@ -93,10 +93,25 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
         return cells;
     }
 
-    private LayerScores Scores(StudyTask task, StudyRow row, string folder, ITokenizer tokenizer)
+    // Similarities and gradients are measured apart, each once: a study that goes on may need the one that it has not.
+    private LayerScores? Scores(StudyTask task, string folder, ITokenizer tokenizer)
     {
-        if (StudyScores.Find(folder, request.Blueprint.Model.Layers) is { } known)
-            return known;
+        var scores = request.Rows.Any(r => r.NeedsScores) ? StudyScores.Find(folder, request.Blueprint.Model.Layers) : null;
+        if (request.Rows.FirstOrDefault(r => r.NeedsFeatures) is { } compared && scores?.Cka.Any(v => v is not null) != true)
+        {
+            var measured = Measure(task, compared, folder, tokenizer);
+            StudyScores.Save(folder, scores = measured with { Gradient = scores?.Gradient, GradientPerByte = scores?.GradientPerByte });
+        }
+        if (request.Rows.FirstOrDefault(r => r.NeedsGradients) is { } pulled && scores?.Gradient is null)
+        {
+            var measured = Measure(task, pulled, Path.Combine(folder, "gradient"), tokenizer);
+            StudyScores.Save(folder, scores = scores is null ? measured : scores with { Gradient = measured.Gradient, GradientPerByte = measured.GradientPerByte });
+        }
+        return scores;
+    }
+
+    private LayerScores Measure(StudyTask task, StudyRow row, string folder, ITokenizer tokenizer)
+    {
         using var device = request.Model.NewDevice();
         using var model = request.Model.Open(device, task.Setup.Labels);
         ui.Title($"Layers on {task.Key}");
@@ -104,9 +119,7 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
         var result = SelectionRun.Go(ui, request.Model, task.Setup, model, tokenizer, task.Lora,
             new SelectionRun.Plan(row.Options, request.Features(row.Options, task.Setup.PadId(request.Blueprint.Model, tokenizer)), request.Samples, 0, batch));
         SelectionRun.Write(request.Model, task.Setup, result, folder);
-        var scores = result.Similarities!.Scores;
-        StudyScores.Save(folder, scores);
-        return scores;
+        return result.Scores!;
     }
 
     private Dictionary<(string Task, string Mask, ulong Seed), CellResult> Train(List<StudyCell> cells, StudyFolder folder, ITokenizer tokenizer)

@@ -13,8 +13,29 @@ internal static class StudyWords
     {
         var looked = summary.Rows.Where(r => r.Row.Is(SelectionStrategy.Cka)).ToList();
         if (looked.Count == 0)
-            looked = [.. summary.Rows.Where(r => !References.Contains(r.Row.Options.Strategy))];
-        return [.. looked.Select(r => Of(summary, r)).OfType<string>()];
+            looked = [.. summary.Rows.Where(r => !r.Row.IsExhaustive && !References.Contains(r.Row.Options.Strategy))];
+        return [.. looked.Select(r => Of(summary, r)).OfType<string>(), .. Exhausted(summary)];
+    }
+
+    /// <summary>Where the other choices stand among all masks of their size.</summary>
+    private static IEnumerable<string> Exhausted(TaskSummary summary)
+    {
+        var metric = summary.Task.Metric;
+        foreach (var size in summary.Rows.Where(r => r.Row.IsExhaustive && r.Metrics[metric] is not null).GroupBy(r => r.Row.Ratio))
+        {
+            var sign = metric == "loss" ? 1 : -1;
+            RowSummary[] order = [.. size.OrderBy(r => sign * Mean(r))];
+            var text = string.Create(CultureInfo.InvariantCulture,
+                $"Of all {order.Length} masks of ratio {size.Key}, {order[0].Row.Options.Explicit} has the best {metric}, {Number(Mean(order[0]))}, and {order[^1].Row.Options.Explicit} the worst, {Number(Mean(order[^1]))}");
+            var places = summary.Rows
+                .Where(r => !r.Row.IsExhaustive && r.Row.Ratio == size.Key && r.Masks.Count == 1)
+                .Select(r => (r.Row.Label, Mask: order.FirstOrDefault(o => o.Row.Options.Explicit == r.Masks[0].Mask)))
+                .Where(p => p.Mask is not null)
+                .Select(p => $"{p.Label} is {1 + order.Count(o => sign * Mean(o) < sign * Mean(p.Mask!))}.").ToList();
+            yield return places.Count == 0 ? $"{text}." : $"{text}; among them {string.Join(", ", places).TrimEnd('.')} (equal ones share a place).";
+        }
+
+        double Mean(RowSummary row) => row.Metrics[metric]!.Value.Mean;
     }
 
     private static string? Of(TaskSummary summary, RowSummary row)

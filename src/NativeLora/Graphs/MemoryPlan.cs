@@ -66,6 +66,12 @@ public sealed class MemoryPlan
     /// <param name="layer">-1: embeddings; the number of layers: head.</param>
     public IEnumerable<Tensor> SavedBy(int layer) => _saved.Where(s => _savedBy[s] == layer);
 
+    /// <summary>The layer that keeps a saved tensor.</summary>
+    internal int SavedFor(Tensor saved) => _savedBy[saved];
+
+    /// <summary>Bytes of the arena that hold something at each node: no place for the blocks makes the arena smaller than their maximum.</summary>
+    internal IReadOnlyList<long> LiveBytes { get; private set; } = [];
+
     /// <summary>Offset of an arena tensor in bytes.</summary>
     /// <exception cref="KeyNotFoundException">The tensor is not in the arena.</exception>
     public long Offset(Tensor tensor) => _offsets[tensor];
@@ -114,7 +120,7 @@ public sealed class MemoryPlan
             {
                 if (!output.InArena || blockOf.ContainsKey(output))
                     continue;
-                var bytes = Math.Max(RoundUp(output.Bytes(Capacity)), Alignment);
+                var bytes = BlockBytes(output);
                 var block = Overwritten(node, output, i, bytes, lastUse, blockOf, taken);
                 if (block is null)
                     blocks.Add(block = new Block(bytes, i));
@@ -125,6 +131,11 @@ public sealed class MemoryPlan
             }
         }
         Assign(blocks);
+        var live = new long[nodes.Count];
+        foreach (var block in blocks)
+            for (var i = block.First; i <= Math.Min(block.Last, nodes.Count - 1); i++)
+                live[i] += block.Bytes;
+        LiveBytes = live;
         foreach (var block in blocks)
             foreach (var tensor in block.Tensors)
                 _offsets[tensor] = block.Offset;
@@ -251,6 +262,9 @@ public sealed class MemoryPlan
             Add(_savedBy[saved], 0, saved.Bytes(size), 0, 0);
         return [.. costs.Select(c => new LayerCost(c.Key, c.Value.P, c.Value.S, c.Value.F, c.Value.B))];
     }
+
+    /// <summary>Bytes of the arena that a tensor takes while it lives.</summary>
+    internal long BlockBytes(Tensor tensor) => Math.Max(RoundUp(tensor.Bytes(Capacity)), Alignment);
 
     private static long RoundUp(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
 }

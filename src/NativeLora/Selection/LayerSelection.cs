@@ -38,7 +38,7 @@ public sealed record LayerSelection
 
     /// <summary>
     /// Chooses layers. The strategies that rank (cka, cka-debiased, cosine) take the lowest scores first, equal ones in layer order,
-    /// undefined ones as the lowest. Rule paper (arXiv 2602.05988, as its scripts do it): k = floor(ratio L); for encoders ranked by CKA
+    /// undefined ones as the lowest; gradient and gradient-per-byte take the highest first and never an undefined one. Rule paper (arXiv 2602.05988, as its scripts do it): k = floor(ratio L); for encoders ranked by CKA
     /// order[1 … k], dropping the first of the order, else order[0 … k - 1].
     /// </summary>
     /// <param name="layers">Number of layers, L.</param>
@@ -60,6 +60,9 @@ public sealed record LayerSelection
             SelectionStrategy.Last => Head(layers, Enumerable.Range(0, layers).Reverse(), Amount(options, layers)),
             SelectionStrategy.Random => Head(layers, new SplitMix64(options.Seed).Permutation(layers), Amount(options, layers)),
             SelectionStrategy.Even => Whole(layers, Evenly(layers, Amount(options, layers))),
+            SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte =>
+                Ranked(layers, scores ?? throw new InputException($"strategy {SelectionOptions.NameOf(options.Strategy)} needs the gradient of each layer: measure the layers first"), options),
+            SelectionStrategy.Exhaustive => throw new InputException("strategy exhaustive is every mask of a size, which only a study tries: give it to study --strategies, or choose another strategy"),
             SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine =>
                 Ranked(layers, scores ?? throw new InputException($"strategy {SelectionOptions.NameOf(options.Strategy)} needs the similarity of each layer: score the layers first"), options),
             _ => throw new InputException($"unknown strategy {options.Strategy}"),
@@ -139,8 +142,20 @@ public sealed record LayerSelection
 
     private static LayerSelection Ranked(int layers, LayerScores scores, SelectionOptions options)
     {
+        var byGradient = options.Strategy is SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte;
         var values = ScoresFor(layers, scores, options);
         var k = Amount(options, layers);
+        if (byGradient)
+        {
+            var largest = Enumerable.Range(0, layers).Where(l => values[l] is not null).OrderByDescending(l => values[l]).ToArray();
+            return new LayerSelection
+            {
+                Layers = layers,
+                Order = largest,
+                Selected = largest.Take(k).ToArray(),
+                LeftOut = [.. Enumerable.Range(0, layers).Where(l => values[l] is null)],
+            };
+        }
         var constant = scores.ConstantInput;
         int[] leftOut = options.Rule == SelectionRule.Plain && constant is not null ? [.. Enumerable.Range(0, layers).Where(l => constant[l])] : [];
         // OrderBy is stable: equal scores stay in layer order.
@@ -161,6 +176,8 @@ public sealed record LayerSelection
         {
             SelectionStrategy.Cosine => scores.Cosine,
             SelectionStrategy.CkaDebiased => scores.CkaDebiased,
+            SelectionStrategy.Gradient => scores.Gradient,
+            SelectionStrategy.GradientPerByte => scores.GradientPerByte,
             _ => scores.Cka,
         };
         if (values is null)

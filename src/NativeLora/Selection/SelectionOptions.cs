@@ -30,6 +30,15 @@ public enum SelectionStrategy
     /// <summary>No layer: only what is trained in full, such as a classifier head.</summary>
     None,
 
+    /// <summary>Largest gradient of the layer's adapter at its beginning: see <see cref="LayerGradients"/>.</summary>
+    Gradient,
+
+    /// <summary>Largest such gradient for each byte that the layer's adapter takes in training.</summary>
+    GradientPerByte,
+
+    /// <summary>Every mask of that many layers, in a study of a model of few layers: no choice by itself.</summary>
+    Exhaustive,
+
     /// <summary>Layers given by number or as a one-hot mask.</summary>
     Explicit,
 }
@@ -69,6 +78,12 @@ public sealed record LayerScores
     /// <summary>Cosine; null where undefined.</summary>
     public IReadOnlyList<double?>? Cosine { get; init; }
 
+    /// <summary>Norm of the gradient of the layer's adapter; null where it has none.</summary>
+    public IReadOnlyList<double?>? Gradient { get; init; }
+
+    /// <summary>That norm for each byte that the adapter takes in training; null where it has none.</summary>
+    public IReadOnlyList<double?>? GradientPerByte { get; init; }
+
     /// <summary>Whether the layer's input is constant over the samples.</summary>
     public IReadOnlyList<bool>? ConstantInput { get; init; }
 }
@@ -99,7 +114,7 @@ public sealed record SelectionOptions
 
     /// <summary>Names of the strategies, as <see cref="Parse"/> reads them and reports print them.</summary>
     public static IReadOnlyList<string> StrategyNames { get; } =
-        ["cka", "cka-debiased", "cosine", "random", "first", "last", "even", "all", "none"];
+        ["cka", "cka-debiased", "cosine", "random", "first", "last", "even", "all", "none", "gradient", "gradient-per-byte", "exhaustive"];
 
     /// <summary>Reads a strategy by name, or an explicit choice (<c>0,3,7-9</c> or a mask such as <c>010011</c>).</summary>
     /// <param name="text">What the user gave.</param>

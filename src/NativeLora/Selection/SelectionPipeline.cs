@@ -21,7 +21,10 @@ public sealed record SelectionRequest
     /// <summary>Resamples for stability; 0 for none.</summary>
     public int Resamples { get; init; } = 100;
 
-    /// <summary>Training whose cost is predicted; null for no prediction.</summary>
+    /// <summary>Token that attention may not look at in training, as for the paper's decoders; only gradients depend on it.</summary>
+    public int? HiddenKeyId { get; init; }
+
+    /// <summary>Training whose cost is predicted, and whose adapters gradients are measured of; null for neither.</summary>
     public CostRequest? Cost { get; init; }
 }
 
@@ -33,7 +36,14 @@ public sealed record SelectionRequest
 /// <param name="Cost">Predicted cost with the choice; null if not asked for.</param>
 /// <param name="AllLayers">Predicted cost with all layers; null if not asked for.</param>
 public sealed record SelectionResult(
-    SelectionReport Report, LayerSelection Selection, LayerSimilarities? Similarities, Bootstrap? Bootstrap, TrainingCost? Cost, TrainingCost? AllLayers);
+    SelectionReport Report, LayerSelection Selection, LayerSimilarities? Similarities, Bootstrap? Bootstrap, TrainingCost? Cost, TrainingCost? AllLayers)
+{
+    /// <summary>Gradients of the layers' adapters; null where the strategy does not look at them.</summary>
+    public LayerGradients? Gradients { get; init; }
+
+    /// <summary>What layers were ranked by; null for a strategy that measures nothing.</summary>
+    public LayerScores? Scores => Gradients?.Scores ?? Similarities?.Scores;
+}
 
 /// <summary>Forward pass, similarities, choice, stability and predicted cost in one.</summary>
 public static class SelectionPipeline
@@ -42,9 +52,16 @@ public static class SelectionPipeline
     public static bool NeedsFeatures(SelectionStrategy strategy) =>
         strategy is SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine;
 
+    /// <summary>Whether a strategy looks at gradients, and so at labels.</summary>
+    public static bool NeedsGradients(SelectionStrategy strategy) =>
+        strategy is SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte;
+
+    /// <summary>Whether a strategy measures something on samples.</summary>
+    public static bool NeedsScores(SelectionStrategy strategy) => NeedsFeatures(strategy) || NeedsGradients(strategy);
+
     /// <summary>Chooses layers.</summary>
     /// <param name="model">The model.</param>
-    /// <param name="examples">Samples; used only by strategies that look at features.</param>
+    /// <param name="examples">Samples; used only by strategies that look at features or gradients.</param>
     /// <param name="request">What is wanted.</param>
     /// <param name="progress">Told after each batch of the forward pass.</param>
     /// <param name="cancellation">Stops between batches.</param>
@@ -59,8 +76,11 @@ public static class SelectionPipeline
         var layers = model.Model.Layers;
         var options = request.Options;
         var ranks = NeedsFeatures(options.Strategy);
-        var selection = ranks ? null : LayerSelection.Select(layers, null, options);
-        if (ranks)
+        var byGradient = NeedsGradients(options.Strategy);
+        if (byGradient && request.Cost is null)
+            throw new ArgumentException("gradients are of the adapters of a training: give its cost request", nameof(request));
+        var selection = ranks || byGradient ? null : LayerSelection.Select(layers, null, options);
+        if (selection is null)
             LayerSelection.CheckOptions(options, layers);
         var blueprint = ModelBlueprint.Of(model);
         var all = request.Cost is { } cost ? CostPredictor.Predict(blueprint, cost, [.. Enumerable.Range(0, layers)]) : null;
@@ -74,12 +94,18 @@ public static class SelectionPipeline
             if (request.Resamples > 0 && features is not null && features[0].Rows >= 4)
                 bootstrap = Bootstrap.Run(features, options, request.Resamples, options.Seed);
         }
+        LayerGradients? gradients = null;
+        if (byGradient)
+        {
+            gradients = LayerGradients.Measure(model, request.Cost!, examples, new GradientOptions { BatchTokens = request.Features.BatchTokens, HiddenKeyId = request.HiddenKeyId, Seed = options.Seed }, progress, cancellation);
+            selection = LayerSelection.Select(layers, gradients.Scores, options);
+        }
         var chosen = request.Cost is { } training ? CostPredictor.Predict(blueprint, training, [.. selection!.Selected]) : null;
         var report = SelectionReport.Create(
-            request.Model, request.Task, ranks ? TokenRules.NameOf(request.Features.Token) : null, options, selection!, similarities, bootstrap)
+            request.Model, request.Task, ranks ? TokenRules.NameOf(request.Features.Token) : null, options, selection!, similarities, bootstrap, gradients)
             with
         { Predicted = chosen?.ToReport() };
-        return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all);
+        return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all) { Gradients = gradients };
     }
 
     /// <summary>Similarities, and features for resampling; null if they are not wanted.</summary>

@@ -65,8 +65,9 @@ public sealed record SelectionReport
     /// <param name="selection">What was chosen.</param>
     /// <param name="similarities">What was measured, if anything.</param>
     /// <param name="bootstrap">Stability, if it was estimated.</param>
+    /// <param name="gradients">Gradients of the layers' adapters, if they were measured.</param>
     public static SelectionReport Create(string model, string? task, string? tokenRule, SelectionOptions options, LayerSelection selection,
-        LayerSimilarities? similarities = null, Bootstrap? bootstrap = null)
+        LayerSimilarities? similarities = null, Bootstrap? bootstrap = null, LayerGradients? gradients = null)
     {
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(selection);
@@ -80,7 +81,7 @@ public sealed record SelectionReport
             Strategy = SelectionOptions.NameOf(options.Strategy),
             TokenRule = tokenRule,
             Ratio = options.Ratio,
-            Samples = similarities?.Samples ?? 0,
+            Samples = similarities?.Samples ?? gradients?.Samples ?? 0,
             Layers = [.. Enumerable.Range(0, selection.Layers).Select(l => new LayerReport
             {
                 Layer = l,
@@ -88,6 +89,8 @@ public sealed record SelectionReport
                 CkaDebiased = similarities?.Pairs[l].CkaDebiased,
                 Cosine = similarities?.Pairs[l].Cosine,
                 Angular = similarities?.Pairs[l].Angular,
+                Gradient = gradients?.Norms[l],
+                GradientBytes = gradients?.Bytes?[l],
                 ConstantInput = similarities?.Pairs[l].ConstantX ?? false,
                 Selected = selection.Selected.Contains(l),
                 Bootstrap = bootstrap is null ? null : new BootstrapReport
@@ -205,6 +208,14 @@ public sealed record LayerReport
 
     /// <summary>Mean angle / π; null where undefined or not measured.</summary>
     public double? Angular { get; init; }
+
+    /// <summary>Norm of the gradient of the layer's adapter at its beginning; null where not measured or without an adapter.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public double? Gradient { get; init; }
+
+    /// <summary>Bytes that the layer's adapter takes in a training with adapters on all layers; null where not planned.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public long? GradientBytes { get; init; }
 
     /// <summary>The layer's input is constant over the samples, so its CKA is undefined.</summary>
     public bool ConstantInput { get; init; }

@@ -105,11 +105,11 @@ public class LayerSelectionTests
         Gen.Select(Gen.Int[1, 80], Gen.Double[0.01, 1], Gen.Enum<SelectionStrategy>(), Gen.Enum<ModelFamily>(), Gen.Int[0, 1000]).Sample((layers, ratio, strategy, family, seed) =>
         {
             var k = (int)Math.Floor(ratio * layers);
-            if (k == 0 || strategy is SelectionStrategy.All or SelectionStrategy.None or SelectionStrategy.Explicit)
+            if (k == 0 || strategy is SelectionStrategy.All or SelectionStrategy.None or SelectionStrategy.Exhaustive or SelectionStrategy.Explicit)
                 return;
             var random = new Random(seed);
             double?[] values = [.. Enumerable.Range(0, layers).Select(_ => (double?)random.NextDouble())];
-            var scores = new LayerScores { Cka = values, CkaDebiased = values, Cosine = values };
+            var scores = new LayerScores { Cka = values, CkaDebiased = values, Cosine = values, Gradient = values, GradientPerByte = values };
             var options = new SelectionOptions { Strategy = strategy, Ratio = ratio, Family = family, Seed = (ulong)seed };
             var drops = family == ModelFamily.Encoder && strategy is (SelectionStrategy.Cka or SelectionStrategy.CkaDebiased);
             var expected = drops ? Math.Min(k, layers - 1) : k;

@@ -1,5 +1,6 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using NativeLora.Checkpoints;
 
 namespace NativeLora.Adapters;
@@ -10,12 +11,12 @@ public static class LabelsFile
     /// <summary>Name of the file.</summary>
     public const string Name = "labels.json";
 
-    private static readonly JsonSerializerOptions Readable = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, WriteIndented = true };
+    private static readonly LabelsJson Readable = new(new JsonSerializerOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, WriteIndented = true });
 
     /// <summary>Writes the names.</summary>
     /// <exception cref="RunException">The file cannot be written.</exception>
     public static void Save(string folder, IReadOnlyList<string> labels) =>
-        AtomicFile.WriteAllText(Path.Combine(folder, Name), JsonSerializer.Serialize(labels, Readable) + "\n");
+        AtomicFile.WriteAllText(Path.Combine(folder, Name), JsonSerializer.Serialize([.. labels], Readable.StringArray) + "\n");
 
     /// <summary>Reads the names; null where there is no such file, as in an adapter that PEFT wrote.</summary>
     /// <exception cref="InputException">The file cannot be read, or holds no list of different names.</exception>
@@ -27,7 +28,7 @@ public static class LabelsFile
         string?[]? labels = null;
         try
         {
-            labels = JsonSerializer.Deserialize<string?[]>(File.ReadAllBytes(path));
+            labels = JsonSerializer.Deserialize(File.ReadAllBytes(path), Readable.StringArray);
         }
         catch (JsonException)
         {
@@ -43,3 +44,6 @@ public static class LabelsFile
             : throw new InputException($"{path}: is not a JSON list of different names of classes; mend it, or remove it and give --labels");
     }
 }
+
+[JsonSerializable(typeof(string[]))]
+internal sealed partial class LabelsJson : JsonSerializerContext;

@@ -203,7 +203,7 @@ public sealed class HfConfig
         foreach (var (key, value) in defaults)
             if (json[key] is null)
                 json[key] = value.DeepClone();
-        return new HfConfig(JsonSerializer.SerializeToElement(json), Source, _prefix);
+        return new HfConfig(JsonElement.Parse(json.ToJsonString()), Source, _prefix);
     }
 
     /// <summary>The rotary settings; see <see cref="RopeParameters"/>.</summary>

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using NativeLora.Checkpoints;
 
 namespace NativeLora.Training;
@@ -153,7 +154,7 @@ internal sealed class CheckpointStore(string output, int keep)
         var sums = new SortedDictionary<string, string>(StringComparer.Ordinal);
         foreach (var file in files)
             sums[file] = Sum(Path.Combine(folder, file));
-        AtomicFile.WriteAllText(Path.Combine(folder, Sums), JsonSerializer.Serialize(sums));
+        AtomicFile.WriteAllText(Path.Combine(folder, Sums), JsonSerializer.Serialize(sums, SumsJson.Default.SortedDictionaryStringString));
     }
 
     private static string Sum(string path)
@@ -186,3 +187,6 @@ internal sealed class CheckpointStore(string output, int keep)
         }
     }
 }
+
+[JsonSerializable(typeof(SortedDictionary<string, string>))]
+internal sealed partial class SumsJson : JsonSerializerContext;

@@ -9,15 +9,6 @@ internal sealed record TrainerState
 {
     public const string File = "trainer_state.json";
 
-    private static readonly JsonSerializerOptions Format = new()
-    {
-        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-        RespectRequiredConstructorParameters = true,
-        RespectNullableAnnotations = true,
-        WriteIndented = true,
-    };
-
     /// <summary>Updates made.</summary>
     public int Step { get; set; }
 
@@ -63,7 +54,7 @@ internal sealed record TrainerState
     /// <summary>What the result depends on beside this.</summary>
     public SortedDictionary<string, string> Settings { get; set; } = new(StringComparer.Ordinal);
 
-    public void Write(string folder) => AtomicFile.WriteAllText(Path.Combine(folder, File), JsonSerializer.Serialize(this, Format));
+    public void Write(string folder) => AtomicFile.WriteAllText(Path.Combine(folder, File), JsonSerializer.Serialize(this, TrainerStateJson.Default.TrainerState));
 
     /// <exception cref="InputException">The file is missing or malformed.</exception>
     public static TrainerState Read(string folder)
@@ -71,7 +62,7 @@ internal sealed record TrainerState
         var path = Path.Combine(folder, File);
         try
         {
-            return JsonSerializer.Deserialize<TrainerState>(System.IO.File.ReadAllText(path), Format) ?? throw new InputException($"{path}: is null");
+            return JsonSerializer.Deserialize(System.IO.File.ReadAllText(path), TrainerStateJson.Default.TrainerState) ?? throw new InputException($"{path}: is null");
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {
@@ -79,3 +70,12 @@ internal sealed record TrainerState
         }
     }
 }
+
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+    RespectRequiredConstructorParameters = true,
+    RespectNullableAnnotations = true,
+    WriteIndented = true)]
+[JsonSerializable(typeof(TrainerState))]
+internal sealed partial class TrainerStateJson : JsonSerializerContext;

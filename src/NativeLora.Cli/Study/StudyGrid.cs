@@ -65,7 +65,8 @@ internal static class StudyGrid
         if (LayerMasks.Count(layers, k) is var count && count > MostMasks)
             throw new InputException($"strategy exhaustive: {layers} layers have {count} masks of {k}, more than {MostMasks}; give ratios nearer to 0 or 1, or name masks");
         return LayerMasks.All(layers, k).Select(mask => new StudyRow(
-            string.Create(CultureInfo.InvariantCulture, $"exhaustive {mask}"), options with { Strategy = SelectionStrategy.Explicit, Explicit = mask }) { IsExhaustive = true });
+            string.Create(CultureInfo.InvariantCulture, $"exhaustive {mask}"), options with { Strategy = SelectionStrategy.Explicit, Explicit = mask })
+        { IsExhaustive = true });
     }
 
     /// <summary>Every strategy with every ratio that it takes.</summary>

@@ -55,13 +55,16 @@ internal static class Scaling
     private static Spread Time(TrainingCase timed, int threads, int steps, ElementType precision, string? model)
     {
         using var engine = new EngineStep(timed, timed.FindModel(timed.Folder is null ? null : model, out _), timed.Masks[0], threads, precision);
+        // Untimed at first, until the compiler has seen the kernels at work: at least two steps and as many as go into a while.
+        var begin = Stopwatch.GetTimestamp();
+        for (var i = 0; i < 2 || Stopwatch.GetElapsedTime(begin).TotalSeconds < 1.5; i++)
+            engine.Step();
         var seconds = new double[steps];
-        for (var i = -2; i < steps; i++)
+        for (var i = 0; i < steps; i++)
         {
             var start = Stopwatch.GetTimestamp();
             engine.Step();
-            if (i >= 0)
-                seconds[i] = Stopwatch.GetElapsedTime(start).TotalSeconds;
+            seconds[i] = Stopwatch.GetElapsedTime(start).TotalSeconds;
         }
         return Spread.Of(seconds);
     }

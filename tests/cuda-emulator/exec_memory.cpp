@@ -1,6 +1,8 @@
 // ld and st.
 #include "exec_memory.h"
 
+#include <utility>
+
 #include "ptx_decode.h"
 
 namespace emulator {
@@ -494,6 +496,32 @@ void takeOrder(Decoder& d, bool load) {
     if (!d.take("cta") && !d.take("gpu") && !d.take("sys")) d.fail("a scope is missing");
 }
 
+// Type and number of what is loaded or stored.
+std::pair<Type, uint32_t> takeElements(Decoder& d) {
+  uint32_t count = d.take("v2") ? 2 : d.take("v4") ? 4 : 1;
+  Type t = d.takeType();
+  if (t == Type::Pred || t == Type::F16x2 || t == Type::BF16x2 || t == Type::TF32 || t == Type::BF16 || t == Type::F16) d.fail("no such type");
+  if (bitsOf(t) / 8 * count > 16) d.fail("more than 16 bytes");
+  return {t, count};
+}
+
+// The registers of as many elements; returns whether they are of 64 bits.
+bool takeRegisters(Decoder& d, const Operand& of, Type t, uint32_t count, Space space, uint32_t (Decoder::*take)(const Operand&, Type, bool&)) {
+  if ((of.kind == Operand::List) != (count > 1) || (count > 1 && of.list.size() != count)) d.fail("as many registers as elements expected");
+  d.in.mode = uint8_t(space);
+  d.in.count = uint8_t(count);
+  d.in.extra = uint32_t(d.function.extra.size());
+  bool wideRegister = false;
+  for (uint32_t e = 0; e < count; e++) {
+    bool wide;
+    uint32_t r = (d.*take)(count > 1 ? of.list[e] : of, t, wide);
+    if (e && wide != wideRegister) d.fail("registers of different widths");
+    wideRegister = wide;
+    d.function.extra.push_back(r);
+  }
+  return wideRegister;
+}
+
 void decodeLoad(Decoder& d) {
   takeOrder(d, true);
   Space space = takeSpace(d);
@@ -501,24 +529,10 @@ void decodeLoad(Decoder& d) {
     if (d.take(cache)) break;
   bool readOnly = d.take("nc");
   if (readOnly && space != Space::Global) d.fail(".nc is for global memory");
-  uint32_t count = d.take("v2") ? 2 : d.take("v4") ? 4 : 1;
-  Type t = d.takeType();
-  if (t == Type::Pred || t == Type::F16x2 || t == Type::BF16x2 || t == Type::TF32 || t == Type::BF16 || t == Type::F16) d.fail("no such type");
-  if (bitsOf(t) / 8 * count > 16) d.fail("more than 16 bytes");
+  auto [t, count] = takeElements(d);
   d.expect(2);
   const Operand& to = d.operand(0);
-  if ((to.kind == Operand::List) != (count > 1) || (count > 1 && to.list.size() != count)) d.fail("as many registers as elements expected");
-  d.in.mode = uint8_t(space);
-  d.in.count = uint8_t(count);
-  d.in.extra = uint32_t(d.function.extra.size());
-  bool wideRegister = false;
-  for (uint32_t e = 0; e < count; e++) {
-    bool wide;
-    uint32_t r = d.destinationWide(count > 1 ? to.list[e] : to, t, wide);
-    if (e && wide != wideRegister) d.fail("registers of different widths");
-    wideRegister = wide;
-    d.function.extra.push_back(r);
-  }
+  bool wideRegister = takeRegisters(d, to, t, count, space, &Decoder::destinationWide);
   bool wide;
   d.address(1, space, wide);
   const Operand& from = d.operand(1);
@@ -541,24 +555,9 @@ void decodeStore(Decoder& d) {
   if (space == Space::Param || space == Space::Const) d.fail("this space is only read");
   for (const char* cache : {"wb", "cg", "cs", "wt"})
     if (d.take(cache)) break;
-  uint32_t count = d.take("v2") ? 2 : d.take("v4") ? 4 : 1;
-  Type t = d.takeType();
-  if (t == Type::Pred || t == Type::F16x2 || t == Type::BF16x2 || t == Type::TF32 || t == Type::BF16 || t == Type::F16) d.fail("no such type");
-  if (bitsOf(t) / 8 * count > 16) d.fail("more than 16 bytes");
+  auto [t, count] = takeElements(d);
   d.expect(2);
-  const Operand& from = d.operand(1);
-  if ((from.kind == Operand::List) != (count > 1) || (count > 1 && from.list.size() != count)) d.fail("as many registers as elements expected");
-  d.in.mode = uint8_t(space);
-  d.in.count = uint8_t(count);
-  d.in.extra = uint32_t(d.function.extra.size());
-  bool wideRegister = false;
-  for (uint32_t e = 0; e < count; e++) {
-    bool wide;
-    uint32_t r = d.sourceWide(count > 1 ? from.list[e] : from, t, wide);
-    if (e && wide != wideRegister) d.fail("registers of different widths");
-    wideRegister = wide;
-    d.function.extra.push_back(r);
-  }
+  bool wideRegister = takeRegisters(d, d.operand(1), t, count, space, &Decoder::sourceWide);
   bool wide;
   d.address(0, space, wide);
   switch (bitsOf(t)) {

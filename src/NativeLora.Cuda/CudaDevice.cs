@@ -138,7 +138,7 @@ public sealed class CudaDevice : Device
             ArgumentOutOfRangeException.ThrowIfNegative(bytes);
             (_device, Bytes) = (device, bytes);
             _at = device.Context.Allocate(bytes);
-            device.AllocatedBytes += bytes;
+            device.CountAllocated(bytes);
         }
 
         public override long Bytes { get; }
@@ -159,7 +159,7 @@ public sealed class CudaDevice : Device
             if (!_device._disposed)
                 _device.Context.Free(_at);
             _at = 0;
-            _device.AllocatedBytes -= Bytes;
+            _device.CountAllocated(-Bytes);
         }
 
         private nint Part(long offset, int length)

@@ -165,7 +165,12 @@ public abstract class Device : IDisposable
     public abstract long ScratchBytes { get; }
 
     /// <summary>Bytes allocated and not yet freed, <see cref="ScratchBytes"/> left out.</summary>
-    public long AllocatedBytes { get; private protected set; }
+    public long AllocatedBytes => Interlocked.Read(ref _allocated);
+
+    private long _allocated;
+
+    /// <summary>Counts bytes that were allocated, or freed where they are negative.</summary>
+    private protected void CountAllocated(long bytes) => Interlocked.Add(ref _allocated, bytes);
 
     /// <summary>What the kernels of these plans hold beside the arena: they are bound to addresses that nothing reads, and never run.</summary>
     internal long ScratchOf(params ReadOnlySpan<MemoryPlan> plans) => ScratchOf(out _, plans);

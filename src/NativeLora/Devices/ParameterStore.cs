@@ -9,7 +9,7 @@ namespace NativeLora.Devices;
 /// </summary>
 public sealed class ParameterStore : IDisposable
 {
-    private readonly Dictionary<string, (long Offset, Shape Shape)> _places = [];
+    private readonly Dictionary<string, (DeviceBuffer Block, long Offset, Shape Shape)> _places = [];
     private readonly Dictionary<string, long> _moments = [];
     private readonly List<string> _names = [];
 
@@ -22,11 +22,12 @@ public sealed class ParameterStore : IDisposable
     {
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(graph);
+        Values = device.Allocate(4 * graph.Trainable.Sum(t => (long)t.Shape.FixedRows * t.Shape.Columns));
         long offset = 0, moments = 0;
         foreach (var tensor in graph.Trainable)
         {
             _names.Add(tensor.Name);
-            _places[tensor.Name] = (offset, tensor.Shape);
+            _places[tensor.Name] = (Values, offset, tensor.Shape);
             _moments[tensor.Name] = moments;
             var count = (long)tensor.Shape.FixedRows * tensor.Shape.Columns;
             offset += count;
@@ -35,7 +36,6 @@ public sealed class ParameterStore : IDisposable
         Elements = offset;
         Optimizer = optimizer;
         Device = device;
-        Values = device.Allocate(4 * offset);
         Values.Clear();
         if (!training)
             return;
@@ -47,7 +47,29 @@ public sealed class ParameterStore : IDisposable
         SecondMoments.Clear();
     }
 
+    private ParameterStore(Device device, Graph graph, Func<string, Shape, (DeviceBuffer Block, long Offset)> place)
+    {
+        (Device, Values) = (device, device.Allocate(0));
+        foreach (var tensor in graph.Trainable)
+        {
+            var (block, offset) = place(tensor.Name, tensor.Shape);
+            _names.Add(tensor.Name);
+            _places[tensor.Name] = (block, offset, tensor.Shape);
+            Elements += (long)tensor.Shape.FixedRows * tensor.Shape.Columns;
+        }
+        Borrowed = 4 * Elements;
+    }
+
+    /// <summary>A store, not for training, over blocks of others, who keep them as long as this and its sessions are used.</summary>
+    /// <param name="device">Where the blocks are.</param>
+    /// <param name="graph">The graph.</param>
+    /// <param name="place">Where a tensor of that name and shape lies, in elements.</param>
+    internal static ParameterStore Over(Device device, Graph graph, Func<string, Shape, (DeviceBuffer Block, long Offset)> place) => new(device, graph, place);
+
     internal Device Device { get; }
+
+    /// <summary>Bytes in blocks of others.</summary>
+    private long Borrowed { get; }
 
     internal DeviceBuffer Values { get; }
 
@@ -61,7 +83,7 @@ public sealed class ParameterStore : IDisposable
     public long Elements { get; }
 
     /// <summary>Bytes of all blocks.</summary>
-    public long Bytes => Values.Bytes + (Gradients?.Bytes ?? 0) + (FirstMoments?.Bytes ?? 0) + (SecondMoments?.Bytes ?? 0);
+    public long Bytes => Borrowed + Values.Bytes + (Gradients?.Bytes ?? 0) + (FirstMoments?.Bytes ?? 0) + (SecondMoments?.Bytes ?? 0);
 
     /// <summary>Names of the tensors, in the order of the block.</summary>
     public IReadOnlyList<string> Names => _names;
@@ -79,7 +101,7 @@ public sealed class ParameterStore : IDisposable
     public (int Rows, int Columns) Size(string name) => (Place(name).Shape.FixedRows, Place(name).Shape.Columns);
 
     /// <summary>Copies a tensor's values, row-major.</summary>
-    public float[] Read(string name) => Copy(Values, name);
+    public float[] Read(string name) => Copy(_places[name].Block, name);
 
     /// <summary>Copies a tensor's gradient, row-major.</summary>
     public float[] ReadGradient(string name) => Copy(Gradients ?? throw new InvalidOperationException("no gradients here"), name);
@@ -91,7 +113,7 @@ public sealed class ParameterStore : IDisposable
         var (offset, shape) = Place(name);
         if (values.Length != (long)shape.FixedRows * shape.Columns)
             throw new ArgumentException($"{name} holds {(long)shape.FixedRows * shape.Columns} values, not {values.Length}", nameof(values));
-        Values.Write(4 * offset, MemoryMarshal.AsBytes(values));
+        _places[name].Block.Write(4 * offset, MemoryMarshal.AsBytes(values));
     }
 
     /// <summary>How the moments are held.</summary>
@@ -103,7 +125,10 @@ public sealed class ParameterStore : IDisposable
     /// <summary>Elements of a tensor.</summary>
     internal long Count(string name) => (long)Place(name).Shape.FixedRows * Place(name).Shape.Columns;
 
-    internal (long Offset, Shape Shape) Place(string name) => _places[name];
+    internal (long Offset, Shape Shape) Place(string name) => (_places[name].Offset, _places[name].Shape);
+
+    /// <summary>Where a tensor lies on the device.</summary>
+    internal nint AddressOf(string name) => _places[name].Block.Address + (nint)(4 * _places[name].Offset);
 
     internal bool Has(string name) => _places.ContainsKey(name);
 

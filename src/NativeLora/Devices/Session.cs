@@ -22,7 +22,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     private readonly ParameterStore? _parameters;
     private readonly Device _device;
     private readonly DeviceBuffer _arena;
-    private readonly bool _sharesArena;
+    private bool _sharesArena;
     private readonly DeviceBuffer _inputs;
     private readonly DeviceBuffer _constants;
     private readonly DeviceBuffer _caches;
@@ -33,7 +33,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     private readonly PictureUpload? _pictures;
     private readonly Kernel[] _kernels;
     private readonly StepTape? _tape;
-    private readonly Dictionary<(string Weight, bool Turned, bool Brain), DeviceBuffer?>? _packs;
+    private Dictionary<(string Weight, bool Turned, bool Brain), DeviceBuffer?>? _packs;
     private readonly Session? _packer;
     private readonly string? _sharedRows;
     private readonly int[] _positions;
@@ -47,13 +47,16 @@ public sealed class Session : ITensorAddresses, IDisposable
     /// <param name="packWeights">Whether frozen weights are copied into the order that products read them in: quicker for small batches, for their bytes once more. They must not change then.</param>
     /// <exception cref="InputException">A weight is missing or misshapen.</exception>
     public Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters, bool packWeights = false)
-        : this(device, plan, weights, parameters, packWeights, null) { }
+        : this(device, plan, weights, parameters, packWeights, beside: null) { }
 
     /// <summary>
     /// Allocates and binds, over the arena of a session that never runs at the same time, if it is large enough, and with the weights that it
     /// has packed.
     /// </summary>
     internal Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters, bool packWeights, Session? beside)
+        : this(device, plan, weights, parameters, packWeights, beside, null) { }
+
+    private Session(Device device, MemoryPlan plan, ModelWeights weights, ParameterStore? parameters, bool packWeights, Session? beside, Session? former)
     {
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(plan);
@@ -65,7 +68,8 @@ public sealed class Session : ITensorAddresses, IDisposable
         weights.Check(graph);
         _positions = new int[plan.Capacity.Tokens];
         _sharesArena = beside is not null && beside._arena.Bytes >= plan.ArenaBytes;
-        _arena = _sharesArena ? beside!._arena : device.Allocate(plan.ArenaBytes);
+        var inherits = former is not null && former._arena.Bytes >= plan.ArenaBytes;
+        _arena = _sharesArena ? beside!._arena : inherits ? former!._arena : device.Allocate(plan.ArenaBytes);
         _inputs = device.Allocate(plan.InputBytes);
         long offset = 0;
         foreach (var input in Inputs(graph))
@@ -97,11 +101,25 @@ public sealed class Session : ITensorAddresses, IDisposable
             Step.Segments = new AdapterSegments(bank, plan.Capacity.Sequences);
             _sharedRows = graph.Nodes.FirstOrDefault(n => n.Op is Ops.GroupedLoraOp && n.Output.Shape.Kind is not (RowKind.Tokens or RowKind.Sequences))?.Name;
         }
-        _packs = packWeights ? [] : null;
-        _packer = beside;
+        _packs = former is not null ? former._packs : packWeights ? [] : null;
+        _packer = beside ?? former?._packer;
         _kernels = [.. graph.Nodes.Select(n => device.Bind(n, this, plan.Capacity))];
         _tape = device.NewTape();
+        if (former is null)
+            return;
+        if (inherits)
+            (_sharesArena, former._sharesArena) = (former._sharesArena, true);
+        former._packs = null;
     }
+
+    /// <summary>
+    /// A session of another plan over the same weights that takes over the arena, where it is large enough, and the packed weights. This one
+    /// never runs again, and is to be disposed of; where the other cannot be made it stays as it is.
+    /// </summary>
+    internal Session Successor(MemoryPlan plan, ParameterStore? parameters) => new(_device, plan, _weights, parameters, false, null, this);
+
+    /// <summary>Whether the sequences of a batch may have different adapters.</summary>
+    internal bool MixesAdapters => _sharedRows is null;
 
     /// <summary>The plan.</summary>
     public MemoryPlan Plan => _plan;
@@ -290,7 +308,7 @@ public sealed class Session : ITensorAddresses, IDisposable
     nint ITensorAddresses.Of(Tensor tensor) => tensor.Category switch
     {
         TensorCategory.Weight => _weights.Address(tensor),
-        TensorCategory.Parameter => _parameters!.Values.Address + (nint)(4 * _parameters.Place(tensor.Name).Offset),
+        TensorCategory.Parameter => _parameters!.AddressOf(tensor.Name),
         TensorCategory.Gradient => _parameters!.Gradients!.Address + (nint)(4 * _parameters.Place(tensor.Name["grad.".Length..]).Offset),
         TensorCategory.Input => _inputs.Address + (nint)_inputOffsets[tensor],
         TensorCategory.Constant => _constants.Address + (nint)_constantOffsets[tensor],

@@ -56,7 +56,8 @@ public sealed class AdapterBank
         Check(slot.Adapter);
         if (!_slots.TryGetValue(module, out var slots))
             _slots[module] = slots = [];
-        if (slots.Any(s => s.Adapter == slot.Adapter))
+        // They mostly come in the order of their numbers.
+        if (slots.Count > 0 && slots[^1].Adapter >= slot.Adapter && slots.Any(s => s.Adapter == slot.Adapter))
             throw new ArgumentException($"adapter {slot.Adapter} has a slot at {module} already", nameof(slot));
         slots.Add(slot);
     }

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Numerics.Tensors;
 using NativeLora.Data;
 using NativeLora.Devices;
@@ -19,10 +20,8 @@ public sealed class Classifier : IDisposable
 {
     private const string Operation = "classify";
     private readonly HostedModel _model;
-    private readonly string[] _baseLabels;
-    private readonly string[][] _labels;
 
-    private Classifier(HostedModel model, string[] baseLabels, string[][] labels) => (_model, _baseLabels, _labels) = (model, baseLabels, labels);
+    private Classifier(HostedModel model) => _model = model;
 
     /// <summary>Loads a classifier.</summary>
     /// <param name="folder">The model: a Hugging Face folder, or a <c>.safetensors</c> or <c>.gguf</c> file.</param>
@@ -38,11 +37,9 @@ public sealed class Classifier : IDisposable
         try
         {
             var config = opened.Model.Model.Config;
-            string[] own = AdapterLabels.Of(null, options, config);
-            string[][] labels = [.. options.Adapters.Select(a => AdapterLabels.Of(a, options, config))];
             var model = new HostedModel(folder, options, opened, ModelHead.SequenceClassification, opened.Model.Model.IsEncoder ? PickedRow.First : PickedRow.Last,
-                (_, outputs) => outputs.Logits!, nameof(Classifier));
-            return new Classifier(model, own, labels);
+                (_, outputs) => outputs.Logits!, nameof(Classifier), adapter => AdapterLabels.Of(adapter, options, config));
+            return new Classifier(model);
         }
         catch
         {
@@ -95,7 +92,7 @@ public sealed class Classifier : IDisposable
 
     /// <summary>Names of an adapter's classes.</summary>
     /// <exception cref="InputException">There is no adapter of that name.</exception>
-    public IReadOnlyList<string> LabelsOf(string? adapter) => NamesOf(_model.AdapterOf(adapter));
+    public IReadOnlyList<string> LabelsOf(string? adapter) => _model.AdapterOf(adapter).Labels;
 
     /// <summary>Classifies a text; one that is longer than <see cref="MaxLength"/> is cut.</summary>
     /// <param name="text">The text.</param>
@@ -123,7 +120,7 @@ public sealed class Classifier : IDisposable
         ArgumentNullException.ThrowIfNull(text);
         var tokens = Tokenizer.Encode(text, pair, MaxLength);
         var best = Predict(tokens.Ids, probabilities, adapter, tokens.TypeIds, cancellation);
-        return new Prediction(best, NamesOf(_model.AdapterOf(adapter))[best], probabilities[best]);
+        return new Prediction(best, _model.AdapterOf(adapter).Labels[best], probabilities[best]);
     }
 
     /// <summary>Classifies token ids. Allocates nothing on the managed heap once the session that it runs on is made.</summary>
@@ -169,6 +166,43 @@ public sealed class Classifier : IDisposable
         call.End();
     }
 
+    /// <summary>
+    /// Classifies several sequences of token ids, each with an adapter of its own, in batches that mix adapters. Allocates nothing, like the
+    /// call for one. Neighbours with the same adapter share its products: put them side by side.
+    /// </summary>
+    /// <param name="tokenIds">Ids of all sequences, one after another: [tokens].</param>
+    /// <param name="lengths">Tokens of each: [sequences].</param>
+    /// <param name="adapters">Name of the adapter of each; null: the first, or the model itself where there is none: [sequences].</param>
+    /// <param name="probabilities">Gets the probabilities, row by row: [sequences, <see cref="Classes"/>]; for regression the scores.</param>
+    /// <param name="typeIds">Segment of each token: [tokens], or empty for all 0.</param>
+    /// <param name="cancellation">Ends the wait for a session, and stops between batches.</param>
+    /// <inheritdoc cref="Predict(ReadOnlySpan{int}, Span{float}, string?, ReadOnlySpan{int}, CancellationToken)" path="/exception"/>
+    public void PredictBatch(ReadOnlySpan<int> tokenIds, ReadOnlySpan<int> lengths, ReadOnlySpan<string?> adapters, Span<float> probabilities, ReadOnlySpan<int> typeIds = default, CancellationToken cancellation = default)
+    {
+        var call = Telemetry.Begin(Operation);
+        var named = ArrayPool<HostedAdapter>.Shared.Rent(Math.Max(1, lengths.Length));
+        try
+        {
+            if (adapters.Length != lengths.Length)
+                throw new ArgumentException($"{adapters.Length} adapters are named for {lengths.Length} sequences", nameof(adapters));
+            for (var s = 0; s < lengths.Length; s++)
+                named[s] = _model.AdapterOf(adapters[s]);
+            _model.Run(tokenIds, typeIds, lengths, named.AsSpan(0, lengths.Length), probabilities, ref call, cancellation);
+            for (var s = 0; s < lengths.Length; s++)
+                Normalize(probabilities.Slice(s * Classes, Classes));
+        }
+        catch (Exception error)
+        {
+            call.End(error);
+            throw;
+        }
+        finally
+        {
+            ArrayPool<HostedAdapter>.Shared.Return(named, clearArray: true);
+        }
+        call.End();
+    }
+
     /// <summary>Classifies several texts, as many at a time as fit.</summary>
     /// <param name="texts">The texts.</param>
     /// <param name="adapter">Name of the adapter; null: the first, or the model itself where there is none.</param>
@@ -181,7 +215,7 @@ public sealed class Classifier : IDisposable
         var (ids, types, lengths) = _model.Encode(texts);
         var values = new float[texts.Count * Classes];
         PredictBatch(ids, lengths, values, adapter, types, cancellation);
-        var names = NamesOf(_model.AdapterOf(adapter));
+        var names = _model.AdapterOf(adapter).Labels;
         var predictions = new Prediction[texts.Count];
         for (var i = 0; i < predictions.Length; i++)
         {
@@ -200,17 +234,58 @@ public sealed class Classifier : IDisposable
     public async Task<Prediction> PredictAsync(string text, string? adapter = null, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(text);
-        var number = _model.AdapterOf(adapter);
-        var values = await _model.RunAsync(text, number, Operation, cancellation).ConfigureAwait(false);
+        var named = _model.AdapterOf(adapter);
+        var values = await _model.RunAsync(text, named, Operation, cancellation).ConfigureAwait(false);
         Normalize(values);
         var best = TensorPrimitives.IndexOfMax<float>(values);
-        return new Prediction(best, NamesOf(number)[best], values[best]);
+        return new Prediction(best, named.Labels[best], values[best]);
     }
 
-    private string[] NamesOf(int adapter) => adapter < 0 ? _baseLabels : _labels[adapter];
+    /// <summary>
+    /// Loads an adapter beside those that there are. Calls go on meanwhile: no weight of the base or of another adapter is read again, and
+    /// each session takes the new plan between two calls.
+    /// </summary>
+    /// <param name="adapter">Its name and folder; it has as many classes as the classifier.</param>
+    /// <exception cref="InputException">It does not fit, or there is one of its name.</exception>
+    /// <exception cref="RunException">There is not enough memory.</exception>
+    /// <exception cref="ObjectDisposedException">The classifier was disposed of.</exception>
+    public void AddAdapter(AdapterSource adapter)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        if (AdapterLabels.Classes(adapter.Folder) is { } classes && classes != Classes)
+            throw new InputException($"adapter \"{adapter.Name}\" has {classes} classes and the classifier {Classes}: only adapters with as many classes share a model; load it apart");
+        _model.Add(adapter);
+    }
+
+    /// <summary>Takes an adapter away. Calls that run with it end as they would; calls that wait with it are refused. Its memory is free once no session runs it.</summary>
+    /// <param name="name">Its name.</param>
+    /// <returns>Whether there was one.</returns>
+    /// <exception cref="ObjectDisposedException">The classifier was disposed of.</exception>
+    public bool RemoveAdapter(string name)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        return _model.Remove(name);
+    }
+
+    /// <summary>Whether there is an adapter of that name; <see cref="AdapterSource.None"/> is the model itself.</summary>
+    public bool HasAdapter(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return _model.HasAdapter(name);
+    }
+
+    /// <summary>Bytes of an adapter's tensors, a head of its own included.</summary>
+    /// <exception cref="InputException">There is no adapter of that name.</exception>
+    public long AdapterBytes(string name)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        return _model.BytesOf(name);
+    }
+
+    internal HostedModel Model => _model;
 
     /// <summary>Logits to probabilities; a score stays as it is.</summary>
-    private static void Normalize(Span<float> row)
+    internal static void Normalize(Span<float> row)
     {
         if (row.Length == 1)
             return;

@@ -173,6 +173,27 @@ public sealed class Embedder : IDisposable
         return values;
     }
 
+    /// <summary>Loads an adapter beside those that there are. Calls go on meanwhile.</summary>
+    /// <param name="adapter">Its name and folder.</param>
+    /// <exception cref="InputException">It does not fit, or there is one of its name.</exception>
+    /// <exception cref="RunException">There is not enough memory.</exception>
+    /// <exception cref="ObjectDisposedException">The embedder was disposed of.</exception>
+    public void AddAdapter(AdapterSource adapter)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        _model.Add(adapter);
+    }
+
+    /// <summary>Takes an adapter away. Calls that run with it end as they would; its memory is free once no session runs it.</summary>
+    /// <param name="name">Its name.</param>
+    /// <returns>Whether there was one.</returns>
+    /// <exception cref="ObjectDisposedException">The embedder was disposed of.</exception>
+    public bool RemoveAdapter(string name)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        return _model.Remove(name);
+    }
+
     private void Normalize(Span<float> row)
     {
         if (IsNormalized && TensorPrimitives.Norm<float>(row) is > 0 and var norm)

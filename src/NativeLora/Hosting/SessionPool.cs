@@ -44,6 +44,23 @@ internal sealed class SessionPool<T> : IDisposable where T : class, IDisposable
         return Take();
     }
 
+    /// <summary>Lends one of those that nobody uses, if there is one that is wanted.</summary>
+    public T? TryRent(Predicate<T> wanted)
+    {
+        if (!_free.Wait(0, CancellationToken.None))
+            return null;
+        lock (_lock)
+            for (var i = _disposed ? -1 : _count - 1; i >= 0; i--)
+                if (wanted(_idle[i]))
+                {
+                    var item = _idle[i];
+                    _idle[i] = _idle[--_count];
+                    return item;
+                }
+        _free.Release();
+        return null;
+    }
+
     public void Return(T item)
     {
         lock (_lock)

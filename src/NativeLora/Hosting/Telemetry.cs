@@ -7,7 +7,9 @@ namespace NativeLora.Hosting;
 /// Names under which calls can be observed: activities of the source <c>NativeLora</c>, and the meter <c>NativeLora</c> with the counters
 /// <c>nativelora.calls</c>, <c>nativelora.sequences</c> and <c>nativelora.tokens</c> and the histogram <c>nativelora.call.duration</c>
 /// (seconds, waiting included). Each has the tags <c>operation</c> (classify, embed, generate) and <c>outcome</c> (ok, cancelled, refused,
-/// failed). Where nobody listens nothing is measured or allocated.
+/// full, failed). A <see cref="ClassifierQueue"/> adds <c>nativelora.queue.depth</c>, <c>nativelora.queue.wait</c> (seconds until a batch
+/// takes a text) and <c>nativelora.batch.sequences</c>, <c>nativelora.batch.tokens</c> and <c>nativelora.batch.adapters</c> (of each batch).
+/// Where nobody listens nothing is measured or allocated.
 /// </summary>
 public static class Telemetry
 {
@@ -20,6 +22,25 @@ public static class Telemetry
     private static readonly Counter<long> s_sequences = s_meter.CreateCounter<long>("nativelora.sequences", "{sequence}", "Texts of these calls.");
     private static readonly Counter<long> s_tokens = s_meter.CreateCounter<long>("nativelora.tokens", "{token}", "Tokens read, and written where text is generated.");
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("nativelora.call.duration", "s", "Time of a call, waiting for a session included.");
+
+    private static readonly Histogram<double> s_wait = s_meter.CreateHistogram<double>("nativelora.queue.wait", "s", "Time that a text waits until a batch takes it.");
+    private static readonly Histogram<int> s_batchSequences = s_meter.CreateHistogram<int>("nativelora.batch.sequences", "{sequence}", "Texts of a batch.");
+    private static readonly Histogram<int> s_batchTokens = s_meter.CreateHistogram<int>("nativelora.batch.tokens", "{token}", "Tokens of a batch.");
+    private static readonly Histogram<int> s_batchAdapters = s_meter.CreateHistogram<int>("nativelora.batch.adapters", "{adapter}", "Different adapters of a batch, the model itself included.");
+    private static readonly ObservableUpDownCounter<long> s_depth = s_meter.CreateObservableUpDownCounter("nativelora.queue.depth", () => Interlocked.Read(ref s_waiting), "{sequence}", "Texts that wait in queues.");
+    private static long s_waiting;
+
+    /// <summary>Tells that texts have come to a queue, or left it where the number is negative.</summary>
+    internal static void Waiting(int change) => Interlocked.Add(ref s_waiting, change);
+
+    internal static void Waited(TimeSpan time) => s_wait.Record(time.TotalSeconds);
+
+    internal static void Batch(int sequences, int tokens, int adapters)
+    {
+        s_batchSequences.Record(sequences);
+        s_batchTokens.Record(tokens);
+        s_batchAdapters.Record(adapters);
+    }
 
     internal static Call Begin(string operation) => new(operation);
 
@@ -53,6 +74,7 @@ public static class Telemetry
                 null => "ok",
                 OperationCanceledException => "cancelled",
                 InputException or ArgumentException => "refused",
+                QueueFullException => "full",
                 _ => "failed",
             };
             if (_measured)

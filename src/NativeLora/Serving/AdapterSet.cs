@@ -1,8 +1,8 @@
+using System.Globalization;
 using NativeLora.Adapters;
 using NativeLora.Devices;
 using NativeLora.Graphs;
 using NativeLora.Models;
-using NativeLora.Training;
 
 namespace NativeLora.Serving;
 
@@ -21,9 +21,11 @@ public sealed class AdapterSet : IDisposable
 {
     private readonly AdapterBank _bank;
     private readonly Trainables _trainables;
-    private readonly List<string> _names = [];
+    private readonly IReadOnlyList<AdapterBlock> _blocks;
+    private readonly string[] _names;
+    private readonly Dictionary<string, int> _numbers = new(StringComparer.Ordinal);
     private readonly List<string> _warnings = [];
-    private readonly Dictionary<string, (int Rows, int Columns, float[] Values)> _tensors = new(StringComparer.Ordinal);
+    private bool _disposed;
 
     /// <summary>Takes adapters.</summary>
     /// <param name="pretrained">The base; stays open as long as this.</param>
@@ -31,28 +33,37 @@ public sealed class AdapterSet : IDisposable
     /// <param name="adapters">The adapters; those that begin as a part of the base (PiSSA, OLoRA) are taken as plain LoRA over it.</param>
     /// <exception cref="InputException">An adapter does not fit the model, or holds what cannot be switched, or a name is given twice.</exception>
     public AdapterSet(PretrainedModel pretrained, ModelHead head, IReadOnlyList<NamedAdapter> adapters)
+        : this(pretrained, head, Blocks(pretrained, head, adapters)) { }
+
+    /// <summary>Takes adapters that are in memory, and lets go of them where they cannot be taken.</summary>
+    internal AdapterSet(PretrainedModel pretrained, ModelHead head, IReadOnlyList<AdapterBlock> blocks)
     {
-        ArgumentNullException.ThrowIfNull(pretrained);
-        ArgumentNullException.ThrowIfNull(adapters);
-        (Pretrained, Head) = (pretrained, head);
-        _bank = new AdapterBank(adapters.Count);
+        (Pretrained, Head, _blocks) = (pretrained, head, blocks);
+        _names = [.. blocks.Select(b => b.Name)];
+        _bank = new AdapterBank(blocks.Count);
         _trainables = Trainables.Several(_bank);
-        foreach (var adapter in adapters)
+        try
         {
-            if (_names.Contains(adapter.Name))
-                throw new InputException($"two adapters are called \"{adapter.Name}\"; give each a name of its own");
-            _names.Add(adapter.Name);
-            Take(adapter, _names.Count - 1);
+            for (var number = 0; number < blocks.Count; number++)
+            {
+                if (!_numbers.TryAdd(_names[number], number))
+                    throw new InputException($"two adapters are called \"{_names[number]}\"; give each a name of its own");
+                foreach (var (module, slot) in blocks[number].Slots)
+                    _bank.Add(module, slot with { Adapter = number });
+            }
+            var graph = pretrained.NewGraph(_trainables);
+            pretrained.Model.Build(graph, new BuildOptions { Head = head, MaxLength = 1 });
+            pretrained.Weights.Check(graph);
+            Parameters = ParameterStore.Over(pretrained.Device, graph, Place);
+            for (var number = 0; number < blocks.Count; number++)
+                if (blocks[number].Places.Keys.FirstOrDefault(k => !Parameters.Has(AdapterBank.Tensor(number, k))) is { } lost)
+                    throw new InputException($"adapter \"{_names[number]}\": {lost} has no place in a set of adapters; merge this adapter into the base");
         }
-        var graph = pretrained.NewGraph(_trainables);
-        pretrained.Model.Build(graph, new BuildOptions { Head = head, MaxLength = 1 });
-        pretrained.Weights.Check(graph);
-        Parameters = new ParameterStore(pretrained.Device, graph, training: false);
-        foreach (var name in Parameters.Names)
-            Parameters.Write(name, _tensors[name].Values);
-        if (_tensors.Keys.FirstOrDefault(k => !Parameters.Has(k)) is { } lost)
-            throw new InputException($"adapter \"{_names[int.Parse(lost[..lost.IndexOf(':')])]}\": {lost[(lost.IndexOf(':') + 1)..]} has no place in a set of adapters; merge this adapter into the base");
-        _tensors.Clear();
+        catch
+        {
+            LetGo();
+            throw;
+        }
     }
 
     /// <summary>Reads adapters.</summary>
@@ -65,16 +76,49 @@ public sealed class AdapterSet : IDisposable
         ArgumentNullException.ThrowIfNull(pretrained);
         var modules = pretrained.Modules(head);
         var warnings = new List<string>();
-        var adapters = new List<NamedAdapter>();
-        foreach (var (name, folder) in folders)
+        // One at a time: what is read of a file is done with once it is on the device.
+        var set = new AdapterSet(pretrained, head, Blocks(pretrained, head, folders.Select(f =>
         {
-            var loaded = AdapterFile.Load(folder, modules);
-            adapters.Add(new NamedAdapter(name, loaded.Config, loaded.Weights));
-            warnings.AddRange(loaded.Warnings.Select(w => $"adapter \"{name}\": {w}"));
-        }
-        var set = new AdapterSet(pretrained, head, adapters);
+            var loaded = AdapterFile.Load(f.Folder, modules);
+            warnings.AddRange(loaded.Warnings.Select(w => $"adapter \"{f.Name}\": {w}"));
+            return new NamedAdapter(f.Name, loaded.Config, loaded.Weights);
+        })));
         set._warnings.AddRange(warnings);
         return set;
+    }
+
+    /// <summary>The same adapters and one more. No tensor is copied; sessions are made anew over the set that this gives.</summary>
+    /// <param name="adapter">The adapter.</param>
+    /// <returns>A set that holds the adapters of its own accord: this one may be disposed of.</returns>
+    /// <exception cref="InputException">It does not fit the model, or holds what cannot be switched, or there is one of its name.</exception>
+    public AdapterSet With(NamedAdapter adapter)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        return With(AdapterBlock.Of(Pretrained, Head, Pretrained.Modules(Head), adapter));
+    }
+
+    /// <summary>The same adapters and a block, which becomes the set's.</summary>
+    internal AdapterSet With(AdapterBlock block)
+    {
+        foreach (var held in _blocks)
+            held.Hold();
+        return new AdapterSet(Pretrained, Head, [.. _blocks, block]);
+    }
+
+    /// <summary>The same adapters but one. No tensor is copied; those of the one are freed with the last set that has it.</summary>
+    /// <param name="name">Its name.</param>
+    /// <returns>A set that holds the adapters of its own accord: this one may be disposed of.</returns>
+    /// <exception cref="InputException">There is no adapter of that name.</exception>
+    public AdapterSet Without(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        var number = NumberOf(name);
+        AdapterBlock[] left = [.. _blocks.Where((_, i) => i != number)];
+        foreach (var held in left)
+            held.Hold();
+        return new AdapterSet(Pretrained, Head, left);
     }
 
     /// <summary>The base.</summary>
@@ -95,6 +139,14 @@ public sealed class AdapterSet : IDisposable
     /// <summary>The adapters' tensors.</summary>
     public ParameterStore Parameters { get; }
 
+    /// <summary>Bytes of an adapter's tensors.</summary>
+    /// <exception cref="InputException">There is no adapter of that name.</exception>
+    public long BytesOf(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return _blocks[NumberOf(name)].Values.Bytes;
+    }
+
     /// <summary>Makes another adapter act, from the next run of every session of the set on; null: none. Only a number changes.</summary>
     /// <exception cref="InputException">There is no adapter of that name.</exception>
     public void Switch(string? name) => _bank.Switch(NumberOf(name));
@@ -105,8 +157,8 @@ public sealed class AdapterSet : IDisposable
     {
         if (name is null)
             return AdapterBank.None;
-        var number = _names.IndexOf(name);
-        return number >= 0 ? number : throw new InputException($"there is no adapter \"{name}\" here; there are {string.Join(", ", _names)}");
+        return _numbers.TryGetValue(name, out var number) ? number
+            : throw new InputException($"there is no adapter \"{name}\" here; there are {(_names.Length == 0 ? "none" : string.Join(", ", _names))}");
     }
 
     /// <summary>Numbers for <see cref="Session.Load(Data.PackedBatch, ReadOnlySpan{int})"/>, one for each sequence of a batch; null for the base.</summary>
@@ -126,87 +178,49 @@ public sealed class AdapterSet : IDisposable
     public Session NewSession(Graph graph, BatchSize capacity) =>
         new(Pretrained.Device, MemoryPlan.For(graph, capacity), Pretrained.Weights, Parameters);
 
-    private void Take(NamedAdapter adapter, int number)
+    /// <summary>Where a tensor of the graph lies: the number before its name says in whose block.</summary>
+    private (DeviceBuffer Block, long Offset) Place(string tensor, Shape shape)
     {
-        var modules = Pretrained.Modules(Head);
-        var (config, weights) = (adapter.Config, adapter.Weights);
+        var colon = tensor.IndexOf(':');
+        var block = _blocks[int.Parse(tensor.AsSpan(0, colon), CultureInfo.InvariantCulture)];
+        var key = tensor[(colon + 1)..];
+        var (offset, rows, columns) = block.Places[key];
+        return (long)rows * columns == (long)shape.FixedRows * shape.Columns ? (block.Values, offset)
+            : throw new InputException($"adapter \"{block.Name}\": {key} is {rows} x {columns}, but the model takes {shape.FixedRows} x {shape.Columns}; it belongs to another model");
+    }
+
+    private static List<AdapterBlock> Blocks(PretrainedModel pretrained, ModelHead head, IEnumerable<NamedAdapter> adapters)
+    {
+        ArgumentNullException.ThrowIfNull(pretrained);
+        ArgumentNullException.ThrowIfNull(adapters);
+        var blocks = new List<AdapterBlock>();
+        var modules = pretrained.Modules(head);
         try
         {
-            if (config.ChangesBase)
-            {
-                using var decomposed = TrainableModel.WithAdapters(Pretrained, Head, config, weights, training: false);
-                (config, weights) = decomposed.ExportPlain();
-            }
-            var (completed, targets, _) = TrainableModel.Resolve(modules, config);
-            AdapterFile.Check(completed, targets, weights, withoutHead: true);
-            foreach (var module in modules.Modules)
-                Take(module, completed, targets, weights, number);
+            foreach (var adapter in adapters)
+                blocks.Add(AdapterBlock.Of(pretrained, head, modules, adapter));
+            return blocks;
         }
-        catch (InputException error)
+        catch
         {
-            throw new InputException($"adapter \"{adapter.Name}\": {error.Message}", error);
+            blocks.ForEach(b => b.LetGo());
+            throw;
         }
     }
 
-    private void Take(ModuleInfo module, LoraConfig config, ResolvedTargets targets, AdapterWeights weights, int number)
+    private void LetGo()
     {
-        var adapted = targets.Find(module.Name);
-        var inFull = targets.SavedLeaves.Contains(module) && weights.Tensors.ContainsKey($"{module.Name}.weight");
-        var ownBias = (inFull && module.HasBias) || targets.TrainedBiases.Contains(module);
-        if (adapted is null && !inFull && !ownBias)
-            return;
-        if ((inFull || ownBias) && module.Kind != ModuleKind.Linear)
-            throw new InputException($"{module.Name} is trained in full, which only linear layers can be where adapters are switched; merge this adapter into the base");
-        void Set(string key, int rows, int columns, float[] values) => _tensors[AdapterBank.Tensor(number, $"{module.Name}.{key}")] = (rows, columns, values);
-        void Copy(string key, string from)
-        {
-            var tensor = weights[from];
-            Set(key, tensor.Shape.Count > 1 ? tensor.Shape[0] : 1, tensor.Shape[^1], tensor.Values);
-        }
-        if (inFull)
-            Copy("weight", $"{module.Name}.weight");
-        if (ownBias)
-            Copy("bias", adapted is null ? $"{module.Name}.bias" : $"{module.Name}.base_layer.bias");
-        if (adapted is not null && module.Kind == ModuleKind.Embedding)
-        {
-            RequireSameTable(module, weights);
-            Copy("lora_embedding_A", AdapterLayout.EmbeddingA(module.Name));
-            Copy("lora_embedding_B", AdapterLayout.EmbeddingB(module.Name));
-        }
-        else if (adapted is not null)
-        {
-            Copy("lora_A.weight", AdapterLayout.LoraA(module.Name));
-            Copy("lora_B.weight", AdapterLayout.LoraB(module.Name));
-            if (config.UseDora)
-                Set("dora_scale", 1, module.OutFeatures, DoraScale(adapted, weights));
-        }
-        _bank.Add(module.Name, new BankSlot(number, adapted?.Rank ?? 0, (float)(adapted?.Scaling ?? 0), config.UseDora && adapted is not null, inFull, ownBias));
-    }
-
-    /// <summary>m / ‖W + s·BA‖ of each output: a number for each, as nothing is trained here.</summary>
-    private float[] DoraScale(AdaptedModule adapted, AdapterWeights weights)
-    {
-        var scale = new float[adapted.Module.OutFeatures];
-        AdapterInitializer.Norms(adapted, weights, scale, BaseWeight, parts: null);
-        var magnitude = weights[AdapterLayout.Magnitude(adapted.Name)].Values;
-        for (var o = 0; o < scale.Length; o++)
-            scale[o] = magnitude[o] / scale[o];
-        return scale;
-
-        float[] BaseWeight(string name)
-        {
-            var shape = adapted.Module.WeightShape;
-            return Pretrained.Weights.Values(name, Shape.Fixed(shape[0], shape[1]), null);
-        }
-    }
-
-    private void RequireSameTable(ModuleInfo module, AdapterWeights weights)
-    {
-        if (weights.Tensors.TryGetValue($"{module.Name}.base_layer.weight", out var stored)
-            && !stored.Values.AsSpan().SequenceEqual(Pretrained.Weights.Values($"{module.Name}.weight", Shape.Fixed(module.InFeatures, module.OutFeatures), null)))
-            throw new InputException($"it holds another table {module.Name}.base_layer.weight than the base's, which cannot be switched; merge this adapter into its own base");
+        foreach (var block in _blocks)
+            block.LetGo();
     }
 
     /// <inheritdoc/>
-    public void Dispose() => Parameters.Dispose();
+    public void Dispose()
+    {
+        if (_disposed)
+            return;
+        _disposed = true;
+        LetGo();
+        Parameters.Dispose();
+    }
 }

@@ -72,6 +72,40 @@ public sealed class AdapterSetTests
         }
     }
 
+    /// <summary>Sets share what they have in common: each stays as it is when another is made of it or disposed of.</summary>
+    [SharedFact]
+    public void Sets_with_one_more_or_less_share_their_adapters()
+    {
+        using var model = new ServedModel("bert-cls");
+        float[] Of(AdapterSet set, string? name)
+        {
+            var (graph, outputs) = set.Build(model.Options);
+            graph.Keep(outputs.Logits!);
+            using var session = set.NewSession(graph, model.Capacity);
+            set.Switch(name);
+            return model.Run(session, outputs);
+        }
+        NamedAdapter Named(string variant) => model.Load(model.Final(variant)) is var loaded ? new NamedAdapter(variant, loaded.Config, loaded.Weights) : null!;
+        var one = new AdapterSet(model.Pretrained, model.Head, [Named("lora-all")]);
+        // What weights are converted to is there from the first session on.
+        Of(one, null);
+        var before = model.Pretrained.Device.AllocatedBytes;
+        using var two = one.With(Named("dora-selected"));
+        Assert.Equal(before + two.BytesOf("dora-selected"), model.Pretrained.Device.AllocatedBytes);
+        Assert.Equal(4 * two.Parameters.Elements, two.BytesOf("lora-all") + two.BytesOf("dora-selected"));
+        Assert.Throws<InputException>(() => two.With(Named("lora-all")));
+        Assert.Throws<InputException>(() => one.BytesOf("dora-selected"));
+        one.Dispose();
+        using var other = two.Without("lora-all");
+        Assert.Equal(["dora-selected"], other.Names);
+        foreach (var name in (string[])["lora-all", "dora-selected"])
+            Assert.InRange(ServedModel.Distance(Of(two, name), model.Alone(model.Load(model.Final(name)))), 0, Close);
+        Assert.Equal(Of(two, "dora-selected"), Of(other, "dora-selected"));
+        two.Dispose();
+        Assert.InRange(ServedModel.Distance(Of(other, "dora-selected"), model.Alone(model.Load(model.Final("dora-selected")))), 0, Close);
+        Assert.Equal(before + other.BytesOf("dora-selected") - (4 * one.Parameters.Elements), model.Pretrained.Device.AllocatedBytes);
+    }
+
     /// <summary>Trained biases, of adapted modules and of others, go with their rows too.</summary>
     [SharedTheory]
     [InlineData(LoraBias.LoraOnly)]

@@ -78,7 +78,7 @@ public sealed class CpuDevice : Device
             {
                 throw new RunException($"{bytes:N0} bytes of memory are not to be had; make the batch or the model smaller", e);
             }
-            device.AllocatedBytes += bytes;
+            device.CountAllocated(bytes);
         }
 
         public override long Bytes { get; }
@@ -97,7 +97,7 @@ public sealed class CpuDevice : Device
                 return;
             NativeMemory.AlignedFree(_at);
             _at = null;
-            _device.AllocatedBytes -= Bytes;
+            _device.CountAllocated(-Bytes);
         }
 
         private Span<byte> Part(long offset, int length)

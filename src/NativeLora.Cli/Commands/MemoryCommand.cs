@@ -22,7 +22,7 @@ internal static class MemoryCommand
         };
         var selection = new Option<string?>("--selection") { Description = "selection.json whose mask is wanted", HelpName = "FILE" };
         var batch = new Option<int>("--batch-size") { Description = "sequences of a batch", DefaultValueFactory = _ => 32, HelpName = "N" };
-        var length = new Option<int?>("--max-length") { Description = "tokens of each sequence (default: 128 and those of its pictures)", HelpName = "N" };
+        var length = new Option<int?>("--max-length") { Description = "tokens of each sequence (default: 128 and those of its pictures, or what the model takes)", HelpName = "N" };
         var pictures = new Option<int?>("--pictures") { Description = "pictures of each sequence, for models that read them (default: 1)", HelpName = "N" };
         var memory = new MemoryOptions();
         var labels = new Option<int?>("--num-labels") { Description = "outputs of the classifier (default: the config's)", HelpName = "N" };
@@ -86,7 +86,7 @@ internal static class MemoryCommand
             throw new InputException($"--pictures {pictures}: {(pictures < 0 ? "give 0 or more" : $"{blueprint.Model.Config.ModelType} reads no pictures; leave it out")}");
         var each = layout is null ? 0 : pictures ?? 1;
         var tokens = (long)each * (layout?.Rows ?? 0);
-        var length = wanted ?? (int)Math.Min(int.MaxValue, 128 + tokens);
+        var length = wanted ?? (int)Math.Min(blueprint.Model.MaxPositions, 128 + tokens);
         if (length < tokens)
             throw new InputException($"--max-length {length}: the tokens of pictures alone are {tokens}; make it longer, or give fewer --pictures");
         if (batch < 1 || length < 1)

@@ -1,5 +1,6 @@
 using System.Globalization;
 using NativeLora.Models;
+using NativeLora.Training;
 
 namespace NativeLora.Selection;
 
@@ -227,7 +228,7 @@ internal sealed class MaskSearch
         var least = single.MinBy(c => _bytes == long.MaxValue ? c.FlopsPerStep : c.Memory.Total)!;
         List<string> budgets = [];
         if (_bytes < long.MaxValue)
-            budgets.Add(string.Create(CultureInfo.InvariantCulture, $"{_bytes} bytes, and the mask of one layer that takes the fewest, {least.Mask}, takes {least.Memory.Total}"));
+            budgets.Add($"{RecomputePlanner.Text(_bytes)}, and the mask of one layer that takes the least, {least.Mask}, takes {RecomputePlanner.Text(least.Memory.Total)}");
         if (_flops < long.MaxValue)
             budgets.Add(string.Create(CultureInfo.InvariantCulture, $"{_flops} operations a step, and {least.Mask} takes {least.FlopsPerStep}"));
         return new InputException($"no mask fits the budget of {string.Join(", and of ", budgets)}: give more, or a smaller batch");

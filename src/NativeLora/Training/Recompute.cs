@@ -135,9 +135,13 @@ public static class RecomputePlanner
         $"the training takes at least {Text(least)} with layers recomputed, more than the memory budget of {Text(budget)}; "
         + (fits > 0 ? $"{size} {fits.ToString(CultureInfo.InvariantCulture)} would fit" : $"no {size} fits: give a larger budget or shorter sequences"));
 
-    private static string Text(long bytes) => bytes >= 1L << 30
-        ? string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 30):0.00} GiB")
-        : string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 20):0.0} MiB");
+    /// <summary>An amount of memory as messages write it.</summary>
+    internal static string Text(long bytes) => bytes switch
+    {
+        >= 1L << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 30):0.00} GiB"),
+        >= 1L << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 20):0.0} MiB"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes"),
+    };
 
     /// <summary>Layers that keep less when they are recomputed, by what they save for each operation.</summary>
     private static List<int> Candidates(PlannedTraining none, PlannedTraining recomputed)

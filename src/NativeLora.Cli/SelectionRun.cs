@@ -2,7 +2,6 @@ using NativeLora.Adapters;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
-using NativeLora.Graphs;
 using NativeLora.Models;
 using NativeLora.Selection;
 
@@ -34,10 +33,8 @@ internal static class SelectionRun
             : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is { } ratio ? $", ratio {ratio}" : "")}: no row is looked at");
 
         var examples = setup.Encode(setup.Train, tokenizer, model.Model, ranks ? compared : 1024, features.Token == TokenRule.Content);
-        var longest = new BatchOrder([.. examples.Select(e => e.Length)], new BatchOrderOptions { BatchSize = plan.BatchSize });
         var length = examples.Max(e => e.Length);
-        var capacity = new BatchSize(longest.TokenCapacity, longest.SequenceCapacity, (long)longest.TokenCapacity * longest.TokenCapacity / longest.SequenceCapacity);
-        capacity = capacity with { Pictures = model.Model.Pictures?.Capacity(examples.Select(e => e.PictureCount), capacity) ?? 0 };
+        var capacity = CostRequest.CapacityOf(model.Model, examples, plan.BatchSize);
         var request = new SelectionRequest
         {
             Model = settings.Path,
@@ -66,7 +63,7 @@ internal static class SelectionRun
         if (result.Bootstrap is { Masks.Count: > 1 } bootstrap)
             ui.Fact("resamples", $"{bootstrap.Resamples} of {Ui.Count(bootstrap.Samples, "sample")}: " + string.Join(", ", bootstrap.Masks.Take(4).Select(m => $"{m.Key} {m.Value}×")) + (bootstrap.Masks.Count > 4 ? $", {bootstrap.Masks.Count - 4} others" : ""));
         if (result is { Cost: { } cost, AllLayers: { } all })
-            SelectionView.Savings(ui, all, cost, $"the {longest.SequenceCapacity} longest of these rows in a batch ({Ui.Count(longest.TokenCapacity)} tokens), r {config.Rank}");
+            SelectionView.Savings(ui, all, cost, $"the {capacity.Sequences} longest of these rows in a batch ({Ui.Count(capacity.Tokens)} tokens), r {config.Rank}");
         return result;
     }
 

@@ -74,15 +74,8 @@ internal static class TrainingRun
         ModelHead head, PretrainedModel pretrained, LoraConfig? config, IReadOnlyCollection<int>? layers, ulong seed, AdapterWeights? start = null,
         OptimizerKind optimizer = OptimizerKind.AdamW)
     {
-        if (config is null)
-            return TrainableModel.InFull(pretrained, head, optimizer: optimizer);
-        config = layers switch
-        {
-            null => TargetResolver.WithinLayers(config, pretrained.Modules(head)),
-            { Count: 0 } => TargetResolver.WithoutAdapters(config),
-            _ => TargetResolver.ForLayers(config, pretrained.Modules(head), layers),
-        };
-        return TrainableModel.WithAdapters(pretrained, head, config, start, seed, optimizer: optimizer);
+        return config is null ? TrainableModel.InFull(pretrained, head, optimizer: optimizer)
+            : TrainableModel.OnLayers(pretrained, head, config, layers, seed, start, optimizer);
     }
 
     /// <summary>What may not be meant so.</summary>

@@ -1,16 +1,15 @@
-using System.Diagnostics;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Logging;
-using Microsoft.Extensions.Logging.Abstractions;
 using NativeLora.Generation;
 using NativeLora.Hosting;
 
 namespace NativeLora.Extensions;
 
-/// <summary>Puts hosted models into a container. A model is loaded when it is first asked for, once, and disposed of with the container.</summary>
-public static partial class NativeLoraServices
+/// <summary>Puts hosted models into a container. A model is loaded when it is first asked for, once, and
+/// disposed of with the container; what becomes of it is logged by <see cref="NativeLoraLog"/> where the container has loggers and the options name no observer.</summary>
+public static class NativeLoraServices
 {
     /// <summary>Adds a <see cref="Classifier"/>.</summary>
     /// <param name="services">The container.</param>
@@ -20,7 +19,7 @@ public static partial class NativeLoraServices
     public static IServiceCollection AddNativeLoraClassifier(this IServiceCollection services, string folder, InferenceOptions? options = null, object? key = null)
     {
         Check(services, folder);
-        return Add(services, key, provider => Load(provider, nameof(Classifier), folder, () => Classifier.Open(folder, options)));
+        return Add(services, key, provider => Classifier.Open(folder, Logged(provider, options)));
     }
 
     /// <summary>Adds an <see cref="Embedder"/>, and an <see cref="IEmbeddingGenerator{TInput, TEmbedding}"/> over it.</summary>
@@ -31,7 +30,7 @@ public static partial class NativeLoraServices
     public static IServiceCollection AddNativeLoraEmbedder(this IServiceCollection services, string folder, EmbedderOptions? options = null, object? key = null)
     {
         Check(services, folder);
-        Add(services, key, provider => Load(provider, nameof(Embedder), folder, () => Embedder.Open(folder, options)));
+        Add(services, key, provider => Embedder.Open(folder, Logged(provider, options)));
         return Add<IEmbeddingGenerator<string, Embedding<float>>>(services, key, provider => new NativeLoraEmbeddingGenerator(Get<Embedder>(provider, key), NameOf(folder)));
     }
 
@@ -45,7 +44,7 @@ public static partial class NativeLoraServices
         this IServiceCollection services, string folder, InferenceOptions? options = null, ChatTemplate? template = null, object? key = null)
     {
         Check(services, folder);
-        Add(services, key, provider => Load(provider, nameof(Generator), folder, () => Generator.Open(folder, options)));
+        Add(services, key, provider => Generator.Open(folder, Logged(provider, options)));
         return Add<IChatClient>(services, key, provider => new NativeLoraChatClient(Get<Generator>(provider, key), template, NameOf(folder)));
     }
 
@@ -67,28 +66,18 @@ public static partial class NativeLoraServices
     private static T Get<T>(IServiceProvider provider, object? key) where T : class =>
         key is null ? provider.GetRequiredService<T>() : provider.GetRequiredKeyedService<T>(key);
 
-    private static T Load<T>(IServiceProvider provider, string kind, string folder, Func<T> open)
+    /// <summary>The options, with the container's log where they name no observer.</summary>
+    private static InferenceOptions Logged(IServiceProvider provider, InferenceOptions? options)
     {
-        var logger = provider.GetService<ILoggerFactory>()?.CreateLogger("NativeLora") ?? NullLogger.Instance;
-        var start = Stopwatch.GetTimestamp();
-        try
-        {
-            var loaded = open();
-            Loaded(logger, kind, folder, Stopwatch.GetElapsedTime(start).TotalMilliseconds);
-            return loaded;
-        }
-        catch (Exception error) when (error is InputException or RunException)
-        {
-            NotLoaded(logger, kind, folder, error.Message);
-            throw;
-        }
+        options ??= new InferenceOptions();
+        return options.Observer is null && provider.GetService<ILoggerFactory>() is { } factory ? options with { Observer = new NativeLoraLog(factory) } : options;
+    }
+
+    private static EmbedderOptions Logged(IServiceProvider provider, EmbedderOptions? options)
+    {
+        options ??= new EmbedderOptions();
+        return options with { Inference = Logged(provider, options.Inference) };
     }
 
     private static string NameOf(string folder) => Path.GetFileName(Path.TrimEndingDirectorySeparator(folder));
-
-    [LoggerMessage(1, LogLevel.Information, "{Kind} of {Folder} loaded in {Milliseconds:0} ms")]
-    private static partial void Loaded(ILogger logger, string kind, string folder, double milliseconds);
-
-    [LoggerMessage(2, LogLevel.Error, "{Kind} of {Folder} not loaded: {Reason}")]
-    private static partial void NotLoaded(ILogger logger, string kind, string folder, string reason);
 }

@@ -50,6 +50,20 @@ public static class AdapterFile
         return new(config, targets, weights) { MissingModules = Missing(wanted, weights.Tensors.ContainsKey) };
     }
 
+    /// <summary>An adapter in memory, checked as one of a file.</summary>
+    /// <param name="config">Its settings, as PEFT completes them.</param>
+    /// <param name="weights">Its tensors.</param>
+    /// <param name="model">The model that it is for.</param>
+    /// <param name="where">What errors call it.</param>
+    /// <exception cref="InputException">It does not fit the model.</exception>
+    internal static LoadedAdapter Of(LoraConfig config, AdapterWeights weights, ModelModules model, string where)
+    {
+        var targets = TargetResolver.Resolve(config, model, strict: true);
+        var wanted = AdapterLayout.Tensors(config, targets);
+        Check(wanted, weights.Tensors.ToDictionary(t => t.Key, t => t.Value.Shape), where, withoutHead: true);
+        return new(config, targets, weights) { MissingModules = Missing(wanted, weights.Tensors.ContainsKey) };
+    }
+
     /// <summary>Reads an adapter as it is in its files, where there is no model to check it against. fp16 and bf16 tensors are widened to fp32.</summary>
     /// <param name="folder">The folder.</param>
     /// <exception cref="InputException">A file is missing or malformed.</exception>

@@ -90,7 +90,8 @@ public sealed class TextDataset
             r.Values[0]!, r.Values[1]!, r.Line, spec.InputField is not null && r.Values[2] is { Length: > 0 } given ? given : null))];
     }
 
-    private static string[] Discover(IEnumerable<string> labels)
+    /// <summary>The labels that occur, sorted, as numbers if they all are whole numbers.</summary>
+    internal static string[] Discover(IEnumerable<string> labels)
     {
         var names = labels.Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal).ToArray();
         if (!names.All(n => long.TryParse(n, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out _)))

@@ -20,6 +20,9 @@ public sealed partial record ChatTemplate
     /// <summary>Names of the formats that are known.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. ChatFormats.All.Select(f => f.Name).Order(StringComparer.Ordinal)];
 
+    /// <summary>No format: the instruction as it is, then the output and the end of text.</summary>
+    public static ChatTemplate Plain { get; } = new("plain", "{instruction}{output}{eos}");
+
     /// <summary>Its name, or the file that it comes from.</summary>
     public string Name { get; }
 

@@ -223,7 +223,9 @@ public sealed class TextGenerator : IDisposable
         {
             session.Clear(slot);
             var text = owner._tokenizer is { } tokenizer ? new TextStream(tokenizer, prompts[prompt].Ids, options.StopStrings) : null;
-            return new Sequence(prompt, prompts[prompt], slot, text, SplitMix64.Named(options.Seed, $"prompt {options.Streams?[prompt] ?? prompt}"));
+            var sequence = new Sequence(prompt, prompts[prompt], slot, text, SplitMix64.Named(options.Seed, $"prompt {options.Streams?[prompt] ?? prompt}"));
+            sequence.Ids.EnsureCapacity(Math.Min(session.Capacity.Length + 1, sequence.PromptLength + options.MaxNewTokens));
+            return sequence;
         }
 
         /// <summary>Runs over the next tokens of each sequence; whether prompts were among them. Who continues goes first.</summary>
@@ -270,7 +272,7 @@ public sealed class TextGenerator : IDisposable
             if (sequence.Text is { Stopped: true } && reason != FinishReason.StopString)
                 reason = FinishReason.StopString;
             sequence.Shown.Append(rest);
-            var result = new GeneratedText([.. sequence.Ids[sequence.PromptLength..]], sequence.Shown.ToString(), reason);
+            var result = new GeneratedText([.. sequence.Tokens[sequence.PromptLength..]], sequence.Shown.ToString(), reason);
             _results[sequence.Prompt] = result;
             onPiece?.Invoke(new GeneratedPiece(sequence.Prompt, rest, result));
             _active.Remove(sequence);

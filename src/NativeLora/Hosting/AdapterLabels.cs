@@ -8,15 +8,20 @@ internal static class AdapterLabels
 {
     private static readonly string[] s_heads = ["classifier.out_proj.weight", "classifier.weight", "score.weight"];
 
+    private const string Prefix = "base_model.model.";
+
     /// <summary>Outputs of the classifier that is saved with an adapter; null if there is none.</summary>
-    public static int? Classes(string folder)
+    public static int? Classes(AdapterSource adapter)
     {
+        if (adapter.Trained is { } trained)
+            return s_heads.Select(h => trained.Weights.Tensors.GetValueOrDefault(h)?.Shape[0]).FirstOrDefault(c => c is not null);
+        var folder = adapter.Folder;
         var path = Path.Combine(folder, "adapter_model.safetensors");
         if (!File.Exists(path))
             return null;
         using var file = SafeTensorsFile.Open(path);
         foreach (var name in s_heads)
-            if (file.Tensors.TryGetValue($"base_model.model.{name}", out var tensor) && tensor.Shape.Length == 2)
+            if (file.Tensors.TryGetValue(Prefix + name, out var tensor) && tensor.Shape.Length == 2)
                 return (int)Math.Clamp(tensor.Shape[0], 1, 1_000_000);
         return null;
     }
@@ -29,7 +34,7 @@ internal static class AdapterLabels
         string? first = null;
         foreach (var adapter in options.Adapters)
         {
-            if (Classes(adapter.Folder) is not { } classes)
+            if (Classes(adapter) is not { } classes)
                 continue;
             if (count is not null && count != classes)
                 throw new InputException($"adapter \"{adapter.Name}\" has {classes} classes and \"{first}\" has {count}: only adapters with as many classes share a model; load them apart");
@@ -47,7 +52,7 @@ internal static class AdapterLabels
         var count = config.NumLabels;
         if (options.Labels is { } given)
             return [.. given];
-        if (adapter is not null && LabelsFile.Load(adapter.Folder) is { } saved)
+        if (adapter is not null && (adapter.Trained is { } trained ? trained.Labels : LabelsFile.Load(adapter.Folder)) is { } saved)
         {
             return saved.Count == count ? [.. saved]
                 : throw new InputException($"{Path.Combine(adapter.Folder, LabelsFile.Name)} names {saved.Count} classes, but there are {count}; mend it, or remove it");

@@ -32,6 +32,11 @@ public sealed class Classifier : IDisposable
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         options ??= new InferenceOptions();
+        return Opening.Told(nameof(Classifier), folder, options.Adapters.Count, options.Observer, () => Load(folder, options));
+    }
+
+    private static Classifier Load(string folder, InferenceOptions options)
+    {
         options.Validate();
         var opened = OpenWithHead(folder, options);
         try

@@ -52,6 +52,11 @@ public sealed class Embedder : IDisposable
         ArgumentException.ThrowIfNullOrEmpty(folder);
         options ??= new EmbedderOptions();
         var inference = options.Inference;
+        return Opening.Told(nameof(Embedder), folder, inference.Adapters.Count, inference.Observer, () => Load(folder, options, inference));
+    }
+
+    private static Embedder Load(string folder, EmbedderOptions options, InferenceOptions inference)
+    {
         inference.Validate();
         var saved = SentenceFiles.Read(folder);
         if (inference.MaxLength is null && saved.MaxLength is { } length)

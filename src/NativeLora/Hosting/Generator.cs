@@ -25,11 +25,12 @@ public sealed class Generator : IDisposable
 
     private Generator(string folder, InferenceOptions options)
     {
+        options.Validate();
         (_folder, _options) = (folder, options);
         var files = Directory.Exists(folder) ? folder : Path.GetDirectoryName(Path.GetFullPath(folder))!;
         Tokenizer = TokenizerLoader.FromFolder(files);
         Template = Recognised(files);
-        _writers = new SessionPool<Writer>(options.Sessions, nameof(Generator), () => new Writer(_folder, _options, Tokenizer));
+        _writers = new SessionPool<Writer>(options.Sessions, nameof(Generator), Opening.Counted(nameof(Generator), options, () => new Writer(_folder, _options, Tokenizer)));
         var writer = _writers.Rent(CancellationToken.None);
         try
         {
@@ -57,8 +58,7 @@ public sealed class Generator : IDisposable
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         options ??= new InferenceOptions();
-        options.Validate();
-        return new Generator(folder, options);
+        return Opening.Told(nameof(Generator), folder, options.Adapters.Count, options.Observer, () => new Generator(folder, options));
     }
 
     /// <summary>The model's tokenizer.</summary>
@@ -241,7 +241,7 @@ public sealed class Generator : IDisposable
             if (adapter < 0)
                 return (_generators[adapter] = (null, new TextGenerator(_model, _tokenizer))).Generator;
             var source = _options.Adapters[adapter];
-            var loaded = AdapterFile.Load(source.Folder, _model.Modules(ModelHead.LanguageModel));
+            var loaded = TrainedAdapter.Load(source, _model.Modules(ModelHead.LanguageModel));
             var adapted = TrainableModel.WithAdapters(_model, ModelHead.LanguageModel, loaded.Config, loaded.Weights, training: false);
             return (_generators[adapter] = (adapted, new TextGenerator(adapted, _tokenizer))).Generator;
         }

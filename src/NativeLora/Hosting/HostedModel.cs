@@ -58,6 +58,8 @@ internal sealed class HostedModel : IDisposable
         (_home, _pretrained) = opened;
         var model = _pretrained.Model;
         _tokenizer = new(() => TokenizerLoader.FromFolder(Directory.Exists(folder) ? folder : Path.GetDirectoryName(Path.GetFullPath(folder))!));
+        // Read beside the model; what is wrong with it is told to who asks for it.
+        ThreadPool.UnsafeQueueUserWorkItem(Read, _tokenizer, preferLocal: false);
         if (model.Pictures is not null)
             throw new InputException($"{folder}: {model.Config.ModelType} reads pictures and writes text; take a model of text alone");
         MaxLength = Math.Min(options.MaxLength ?? 512, model.MaxPositions);
@@ -87,7 +89,7 @@ internal sealed class HostedModel : IDisposable
         {
             if ((adapters.FirstOrDefault() ?? Base).Lost is { } lost)
                 throw new InputException($"{folder}: there is no {lost} in the model{(adapters.Count > 0 ? $" or the adapter \"{adapters[0].Name}\"" : "")}; give an adapter that was trained with one");
-            _lanes = new SessionPool<Lane>(options.Sessions, owner, NewLane);
+            _lanes = new SessionPool<Lane>(options.Sessions, owner, Opening.Counted(owner, options, NewLane));
             // The first is made at once, so that files that cannot be read are found now.
             _lanes.Return(_lanes.Rent(CancellationToken.None));
         }
@@ -95,6 +97,17 @@ internal sealed class HostedModel : IDisposable
         {
             _serving.LetGo();
             throw;
+        }
+
+        static void Read(Lazy<ITokenizer> tokenizer)
+        {
+            try
+            {
+                _ = tokenizer.Value;
+            }
+            catch (InputException)
+            {
+            }
         }
     }
 
@@ -458,7 +471,7 @@ internal sealed class HostedModel : IDisposable
 
     private AdapterBlock Load(AdapterSource source)
     {
-        var loaded = AdapterFile.Load(source.Folder, _modules);
+        var loaded = TrainedAdapter.Load(source, _modules);
         lock (_weights)
             return AdapterBlock.Of(_pretrained, _head, _modules, new NamedAdapter(source.Name, loaded.Config, loaded.Weights));
     }
@@ -555,12 +568,9 @@ internal sealed class HostedModel : IDisposable
     public void Dispose()
     {
         lock (_changing)
-        {
-            if (_closed)
-                return;
             _closed = true;
-        }
-        _lanes.Dispose();
+        if (!_lanes.Close())
+            return;
         _serving.LetGo();
         _pretrained.Dispose();
         Close(_home, _options);

@@ -9,6 +9,9 @@ namespace NativeLora.Hosting;
 /// <param name="Folder">Its folder, with <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>.</param>
 public sealed record AdapterSource(string Name, string Folder)
 {
+    /// <summary>An adapter in memory, in place of the folder's.</summary>
+    internal TrainedAdapter? Trained { get; init; }
+
     /// <summary>Names, in a call, the base without an adapter.</summary>
     public const string None = "";
 }
@@ -46,6 +49,9 @@ public sealed record InferenceOptions
     /// <summary>A device of the caller's, who disposes of it afterwards; it runs one call at a time. Null: the CPU.</summary>
     public Device? Device { get; init; }
 
+    /// <summary>Is told of the model's opening and its sessions; null: nobody. <c>NativeLora.Extensions</c> has one that logs.</summary>
+    public IModelObserver? Observer { get; init; }
+
     /// <summary>Checks the ranges.</summary>
     /// <exception cref="InputException">A value makes no sense.</exception>
     public void Validate()
@@ -62,7 +68,7 @@ public sealed record InferenceOptions
         {
             if (string.IsNullOrEmpty(adapter.Name))
                 throw new InputException($"{adapter.Folder}: the adapter has no name; give it one that calls can name it by");
-            if (!System.IO.Directory.Exists(adapter.Folder))
+            if (adapter.Trained is null && !System.IO.Directory.Exists(adapter.Folder))
                 throw new InputException($"{adapter.Folder}: there is no such folder; give the one that holds adapter_config.json of \"{adapter.Name}\"");
         }
     }

@@ -9,6 +9,7 @@ internal sealed class SessionPool<T> : IDisposable where T : class, IDisposable
     private readonly SemaphoreSlim _free;
     private readonly Lock _lock = new();
     private readonly Lock _making = new();
+    private readonly Lock _closing = new();
     private readonly Func<T> _make;
     private readonly T[] _idle;
     private readonly string _owner;
@@ -88,18 +89,23 @@ internal sealed class SessionPool<T> : IDisposable where T : class, IDisposable
     }
 
     /// <summary>Waits for those that are lent, and closes: who waits or comes later is told so.</summary>
-    public void Dispose()
+    /// <returns>True for one caller, who may free what the things stand on; false for others, who come back when it is closed.</returns>
+    public bool Close()
     {
-        lock (_lock)
+        lock (_closing)
         {
             if (_disposed)
-                return;
+                return false;
             _disposed = true;
+            for (var i = 0; i < _idle.Length; i++)
+                _free.Wait();
+            while (_count > 0)
+                _idle[--_count].Dispose();
+            _free.Release(_idle.Length);
+            return true;
         }
-        for (var i = 0; i < _idle.Length; i++)
-            _free.Wait();
-        while (_count > 0)
-            _idle[--_count].Dispose();
-        _free.Release(_idle.Length);
     }
+
+    /// <inheritdoc/>
+    public void Dispose() => Close();
 }

@@ -6,7 +6,7 @@ namespace NativeLora.Hosting;
 /// <summary>
 /// Names under which calls can be observed: activities of the source <c>NativeLora</c>, and the meter <c>NativeLora</c> with the counters
 /// <c>nativelora.calls</c>, <c>nativelora.sequences</c> and <c>nativelora.tokens</c> and the histogram <c>nativelora.call.duration</c>
-/// (seconds, waiting included). Each has the tags <c>operation</c> (classify, embed, generate) and <c>outcome</c> (ok, cancelled, refused,
+/// (seconds, waiting included). Each has the tags <c>operation</c> (classify, embed, generate, select, train) and <c>outcome</c> (ok, cancelled, refused,
 /// full, failed). A <see cref="ClassifierQueue"/> adds <c>nativelora.queue.depth</c>, <c>nativelora.queue.wait</c> (seconds until a batch
 /// takes a text) and <c>nativelora.batch.sequences</c>, <c>nativelora.batch.tokens</c> and <c>nativelora.batch.adapters</c> (of each batch).
 /// Where nobody listens nothing is measured or allocated.

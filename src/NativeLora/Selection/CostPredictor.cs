@@ -1,4 +1,5 @@
 using NativeLora.Adapters;
+using NativeLora.Data;
 using NativeLora.Devices;
 using NativeLora.Devices.Cpu;
 using NativeLora.Graphs;
@@ -21,6 +22,19 @@ public sealed record CostRequest
 
     /// <summary>Tokens of the longest sequence.</summary>
     public required int MaxLength { get; init; }
+
+    /// <summary>Capacity for the batch with the most tokens that rows may be put into.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="examples">The rows.</param>
+    /// <param name="batchSize">Sequences of a batch.</param>
+    public static BatchSize CapacityOf(Model model, IReadOnlyList<EncodedExample> examples, int batchSize)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(examples);
+        var order = new BatchOrder([.. examples.Select(e => e.Length)], new BatchOrderOptions { BatchSize = batchSize });
+        var capacity = new BatchSize(order.TokenCapacity, order.SequenceCapacity, (long)order.TokenCapacity * order.TokenCapacity / order.SequenceCapacity);
+        return capacity with { Pictures = model.Pictures?.Capacity(examples.Select(e => e.PictureCount), capacity) ?? 0 };
+    }
 
     /// <summary>Whether the base model's own dropouts act.</summary>
     public bool BaseDropout { get; init; } = true;

@@ -38,6 +38,9 @@ public sealed record SelectionRequest
 public sealed record SelectionResult(
     SelectionReport Report, LayerSelection Selection, LayerSimilarities? Similarities, Bootstrap? Bootstrap, TrainingCost? Cost, TrainingCost? AllLayers)
 {
+    /// <summary>Numbers of the chosen layers, ascending.</summary>
+    public IReadOnlyList<int> Layers { get; } = [.. Selection.Selected.Order()];
+
     /// <summary>Gradients of the layers' adapters; null where the strategy does not look at them.</summary>
     public LayerGradients? Gradients { get; init; }
 

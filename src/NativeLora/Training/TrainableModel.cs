@@ -94,6 +94,29 @@ public sealed class TrainableModel : IDisposable
         }
     }
 
+    /// <summary>Adapters on chosen layers.</summary>
+    /// <param name="pretrained">The base.</param>
+    /// <param name="head">What stands on top.</param>
+    /// <param name="config">Settings, as if for all layers.</param>
+    /// <param name="layers">Layers that get adapters; null for all, empty for none: only what is trained in full.</param>
+    /// <param name="seed">Seed of the adapters.</param>
+    /// <param name="start">Tensors to begin with; null for new ones.</param>
+    /// <param name="optimizer">How the optimizer's state is held.</param>
+    /// <exception cref="InputException">The settings do not fit the model or are not supported.</exception>
+    public static TrainableModel OnLayers(
+        PretrainedModel pretrained, ModelHead head, LoraConfig config, IReadOnlyCollection<int>? layers, ulong seed = 0, AdapterWeights? start = null,
+        OptimizerKind optimizer = OptimizerKind.AdamW)
+    {
+        ArgumentNullException.ThrowIfNull(pretrained);
+        config = layers switch
+        {
+            null => TargetResolver.WithinLayers(config, pretrained.Modules(head)),
+            { Count: 0 } => TargetResolver.WithoutAdapters(config),
+            _ => TargetResolver.ForLayers(config, pretrained.Modules(head), layers),
+        };
+        return WithAdapters(pretrained, head, config, start, seed, optimizer: optimizer);
+    }
+
     /// <summary>The settings completed as PEFT does it, the modules they mean, and what a graph needs to know.</summary>
     public static (LoraConfig Config, ResolvedTargets Targets, Trainables Trainables) Resolve(ModelModules modules, LoraConfig config)
     {

@@ -105,6 +105,9 @@ public sealed class Trainer : IDisposable
     /// <summary>Which layers are recomputed, and what that saves; null where neither layers nor a budget were given.</summary>
     public RecomputeChoice? Recomputation { get; }
 
+    /// <summary>Tokens trained on in this process.</summary>
+    internal long TokensHere => _tokensHere;
+
     /// <summary>Bytes that evaluations take beside the training, kernels left out: they share its arena.</summary>
     public long EvaluationBytes => _evaluator?.Bytes ?? 0;
 

@@ -1,6 +1,7 @@
 using NativeLora.Hosting;
 using NativeLora.Tests.Cli;
 using NativeLora.Tests.Serving;
+using NativeLora.Training;
 
 namespace NativeLora.Tests.Hosting;
 
@@ -31,14 +32,40 @@ public sealed class ReadmeTests
     }
 
     [Fact]
-    public void The_sample_is_the_one_of_the_readme()
+    public async Task The_sample_of_fine_tuning_runs()
     {
-        var shown = Between(File.ReadAllLines(Repository.File("README.md")), "```csharp", "```");
+        using var folders = new SmallFolders();
+        var (model, cancellation) = (folders.Encoder, CancellationToken.None);
+        (string Text, string Topic)[] news = [.. SmallFolders.Rows(24).Select(r => (r.Text, r.Label!))];
+        // <README>
+        var rows = news.Select(n => TrainingRow.Classified(n.Text, n.Topic));
+        using var tuner = FineTuner.Open(model, rows, new() { Ratio = 0.5, Rank = 8, Epochs = 3 });
+        var progress = new Progress<TrainingProgress>(p => Console.WriteLine($"{p.Step} of {p.TotalSteps}: {p.Loss:0.000}"));
+        var tuned = await tuner.TrainAsync(progress, cancellation);
+        tuned.Save("topics");
+        using var topics = tuned.OpenClassifier();
+        // </README>
+        Assert.Equal(2, topics.Classes);
+        Assert.Equal(SmallFolders.Layers / 2, tuned.Layers.Count);
+        Assert.True(File.Exists(Path.Combine("topics", "adapter_model.safetensors")));
+        Directory.Delete("topics", recursive: true);
+    }
+
+    [Fact]
+    public void The_samples_are_those_of_the_readme()
+    {
+        var shown = Blocks(File.ReadAllLines(Repository.File("README.md")), "```csharp", "```");
         var source = Repository.File("tests", "NativeLora.Tests", "Hosting", "ReadmeTests.cs");
-        var compiled = Between(File.ReadAllLines(source), "        // <README>", "        // </README>").Select(l => l.Length > 8 ? l[8..] : "");
-        Assert.NotEmpty(shown);
+        var compiled = Blocks(File.ReadAllLines(source), "        // <README>", "        // </README>").Select(b => b.Select(l => l.Length > 8 ? l[8..] : "").ToArray()).ToList();
+        Assert.Equal(2, shown.Count);
         Assert.Equal(shown, compiled);
     }
 
-    private static string[] Between(string[] lines, string from, string to) => [.. lines.SkipWhile(l => l != from).Skip(1).TakeWhile(l => l != to)];
+    private static List<string[]> Blocks(string[] lines, string from, string to)
+    {
+        var blocks = new List<string[]>();
+        for (var rest = lines.SkipWhile(l => l != from).ToArray(); rest.Length > 0; rest = [.. rest.Skip(blocks[^1].Length + 1).SkipWhile(l => l != from)])
+            blocks.Add([.. rest.Skip(1).TakeWhile(l => l != to)]);
+        return blocks;
+    }
 }

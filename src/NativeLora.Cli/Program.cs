@@ -23,5 +23,6 @@ var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: 
     CombineCommand.Create(),
     VerifyCommand.Create(),
 };
+RankRun.LeaveTerminal();
 Shell.ListenToCtrlC();
 return Shell.Run(root, args);

@@ -70,6 +70,11 @@ internal static class Shell
             Fail($"{e.Message}: give the same command again with --resume");
             return Interrupted;
         }
+        catch (Training.RankStoppedException e)
+        {
+            // Another rank says why.
+            return e.IsBadInput ? BadInput : e.IsInterruption ? Interrupted : Failure;
+        }
         catch (OperationCanceledException)
         {
             Fail("interrupted");

@@ -41,6 +41,8 @@ internal static class TrainingRun
             var memory = trainer.Memory;
             ui.Fact("train", $"{Ui.Count(trainer.Examples, "row")}, {Ui.Count(trainer.TotalSteps, "step")}, {Ui.Count(model.Parameters.Elements)} trainable parameters");
             ui.Fact("memory", $"{Ui.MiB(memory.Total)} planned, {Ui.MiB(memory.Weights)} of them weights{(trainer.EvaluationBytes > 0 ? $"; {Ui.MiB(trainer.EvaluationBytes)} more for evaluations" : "")}");
+            if (options.Ranks is { } ranks)
+                RankRun.Show(ui, ranks, model.Parameters.Elements);
             if (trainer.Recomputation is { } recomputation)
                 ui.Fact("recompute", MemoryWords.Of(recomputation));
         });
@@ -56,9 +58,15 @@ internal static class TrainingRun
         }
         document["evaluation"] = evaluations;
         ui.Fact("speed", $"{Ui.Count((long)(summary.Tokens / Math.Max(summary.Seconds, 1e-3)))} tokens/s over {LiveLine.Time(summary.Seconds)}, evaluations included");
+        if (summary.Ranks is { } shared)
+        {
+            RankRun.Show(ui, shared);
+            document["parallel"] = RankRun.ToJson(shared);
+        }
         ui.Fact("peak", $"{Ui.MiB(outcome.Measured.Peak)} of the process, {Ui.Saves(outcome.Measured.Peak, outcome.PredictedPeak)} against the {Ui.MiB(outcome.PredictedPeak)} predicted: {Ui.MiB(outcome.PlannedBytes)} planned, {Ui.MiB(outcome.ProgramBytes)} of the program before");
         ui.Fact("written", $"{Path.Combine(summary.OutputFolder, config is null ? "model.safetensors" : "adapter_model.safetensors")}");
-        AtomicFile.WriteAllText(Path.Combine(summary.OutputFolder, ReportFile), document.ToJsonString(JsonText.Indented) + "\n");
+        if (options.Ranks?.Leads ?? true)
+            AtomicFile.WriteAllText(Path.Combine(summary.OutputFolder, ReportFile), document.ToJsonString(JsonText.Indented) + "\n");
         return document;
     }
 
@@ -134,7 +142,7 @@ internal static class TrainingRun
 
     private static EvaluationResult EvaluateOn(TrainableModel model, IReadOnlyList<EncodedExample> examples, TaskSetup setup, TrainerOptions options)
     {
-        using var evaluator = new Evaluator(model, examples, setup.Metrics, new EvaluatorOptions { BatchSize = options.EvaluationBatchSize ?? TrainingCliOptions.EvaluationBatch, HiddenKeyId = options.HiddenKeyId });
+        using var evaluator = new Evaluator(model, examples, setup.Metrics, new EvaluatorOptions { BatchSize = options.EvaluationBatchSize ?? TrainingCliOptions.EvaluationBatch, HiddenKeyId = options.HiddenKeyId, Ranks = options.Ranks });
         return evaluator.Run(Shell.Cancellation);
     }
 

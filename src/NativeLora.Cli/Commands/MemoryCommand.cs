@@ -26,13 +26,14 @@ internal static class MemoryCommand
         var pictures = new Option<int?>("--pictures") { Description = "pictures of each sequence, for models that read them (default: 1)", HelpName = "N" };
         var memory = new MemoryOptions();
         var labels = new Option<int?>("--num-labels") { Description = "outputs of the classifier (default: the config's)", HelpName = "N" };
+        var ranks = new Option<int>("--ranks") { Description = "processes that train together under mpirun: what they send in a step", DefaultValueFactory = _ => 1, HelpName = "N" };
         var study = new MemoryStudy(selection);
         var layers = new Option<bool>("--layers") { Description = "a line a layer" };
         var nodes = new Option<bool>("--nodes") { Description = "all nodes of the training graph with their bytes and operations, for the last mask given" };
         var json = new Option<bool>("--json") { Description = "print one JSON document and nothing else" };
         var command = new Command("memory", "Predict the memory of a training by category, without reading weights.")
         {
-            masks, selection, batch, length, pictures, labels, layers, nodes, json,
+            masks, selection, batch, length, pictures, labels, ranks, layers, nodes, json,
         };
         model.AddTo(command);
         lora.AddTo(command);
@@ -52,6 +53,7 @@ internal static class MemoryCommand
                 PackWeights = memory.PackWeights(parsed),
                 Recompute = memory.Recompute(parsed, () => blueprint.Model.Layers),
             };
+            var together = parsed.GetValue(ranks) is >= 1 and <= 65536 and var given ? given : throw new InputException($"--ranks {parsed.GetValue(ranks)}: give 1 to 65536");
             if (study.Run(parsed, ui, settings, blueprint, request))
                 return 0;
             List<IReadOnlyList<int>> choices = [[.. Enumerable.Range(0, blueprint.Model.Layers)]];
@@ -66,10 +68,10 @@ internal static class MemoryCommand
                 throw RecomputePlanner.TooLittle(request.MemoryBudget!.Value, costs[^1].Memory.Total, CostPredictor.LargestBatch(blueprint, request, choices[^1]), "batch size");
             if (ui.Json)
             {
-                Ui.WriteJson(ToJson(settings, request, costs, parsed.GetValue(layers)));
+                Ui.WriteJson(ToJson(settings, request, costs, parsed.GetValue(layers), together));
                 return 0;
             }
-            Table(ui, settings, blueprint, request, costs);
+            Table(ui, settings, blueprint, request, costs, together);
             if (parsed.GetValue(layers))
                 LayerTable(ui, costs[^1], costs[0]);
             if (parsed.GetValue(nodes))
@@ -119,7 +121,7 @@ internal static class MemoryCommand
             : throw new InputException($"{file}: a selection among {report.Layers.Count} layers, and the model has {layers}: select layers of this model");
     }
 
-    private static void Table(Ui ui, ModelSettings settings, ModelBlueprint blueprint, CostRequest request, List<TrainingCost> costs)
+    private static void Table(Ui ui, ModelSettings settings, ModelBlueprint blueprint, CostRequest request, List<TrainingCost> costs, int ranks)
     {
         var size = request.Capacity;
         ui.Fact("model", $"{settings.Path}: {blueprint.Model.Config.ModelType}, {blueprint.Model.Layers} layers, {blueprint.Model.HiddenSize} wide");
@@ -154,6 +156,7 @@ internal static class MemoryCommand
             [.. Enumerable.Repeat("", heads.Count)],
             .. costs.Any(c => c.Recomputation is not null) ? [Row("layers recomputed", c => c.Recomputation?.Layers.Count ?? 0, Ui.Count, saves: false)] : (List<string>[])[],
             Row("trainable parameters", c => c.TrainableParameters, Ui.Count),
+            .. ranks > 1 ? [Row($"sent by {ranks} ranks a step", c => RankGroup.StepBytes(c.TrainableParameters, ranks), Ui.MiB)] : (List<string>[])[],
             Row("operations a step", c => c.FlopsPerStep, n => Ui.Flops(n)),
             Row("lowest adapted layer", c => c.LowestAdaptedLayer ?? -1, n => n < 0 ? "none" : $"{n}", saves: false),
         ]);
@@ -210,7 +213,7 @@ internal static class MemoryCommand
         })]);
     }
 
-    private static string ToJson(ModelSettings settings, CostRequest request, List<TrainingCost> costs, bool layers)
+    private static string ToJson(ModelSettings settings, CostRequest request, List<TrainingCost> costs, bool layers, int ranks)
     {
         var columns = new JsonArray();
         foreach (var cost in costs)
@@ -231,6 +234,8 @@ internal static class MemoryCommand
                 column["recompute"] = MemoryWords.ToJson(choice);
                 column["fits"] = cost.Fits;
             }
+            if (ranks > 1)
+                column["wire_bytes_per_step"] = RankGroup.StepBytes(cost.TrainableParameters, ranks);
             if (layers)
                 column["layers"] = new JsonArray([.. cost.Layers.Select(l => (JsonNode)new JsonObject
                 {

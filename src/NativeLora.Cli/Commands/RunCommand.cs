@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Globalization;
 using System.Text.Json.Nodes;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
@@ -23,25 +24,29 @@ internal static class RunCommand
         lora.AddTo(command);
         training.AddTo(command);
         command.Options.Add(json);
-        command.SetAction(parsed =>
+        var parallel = RankRun.Option();
+        command.Options.Add(parallel);
+        command.SetAction(parsed => RankRun.Go(parsed.GetValue(parallel)!, ranks =>
         {
             var ui = new Ui(parsed.GetValue(json));
-            var document = Run(parsed, model.Read(parsed), task.Read(parsed), lora, selection, training, ui);
+            var document = Run(parsed, model.Read(parsed), task.Read(parsed), lora, selection, training, ui, ranks);
             if (ui.Json)
                 Ui.WriteJson(document.ToJsonString(JsonText.Indented));
             return 0;
-        });
+        }));
         return command;
     }
 
     private static JsonObject Run(
-        ParseResult parsed, ModelSettings settings, TaskSettings taskSettings, LoraOptions lora, SelectionCliOptions selection, TrainingCliOptions training, Ui ui)
+        ParseResult parsed, ModelSettings settings, TaskSettings taskSettings, LoraOptions lora, SelectionCliOptions selection, TrainingCliOptions training, Ui ui,
+        RankGroup? ranks)
     {
         var seed = lora.Seed(parsed);
         // What can be wrong is found before any data are read.
         var blueprint = settings.Blueprint();
-        var options = training.Read(parsed, seed, settings, taskSettings);
-        Trainer.CheckOutput(options);
+        var options = training.Read(parsed, seed, settings, taskSettings) with { Ranks = ranks };
+        if (ranks?.Leads ?? true)
+            Trainer.CheckOutput(options);
         var (choice, resamples) = (selection.Read(parsed, blueprint.Model, seed), selection.Resamples(parsed));
         using var device = settings.NewDevice();
         ModelView.Line(ui, settings, blueprint.Model, device);
@@ -55,7 +60,9 @@ internal static class RunCommand
         var kept = Path.Combine(options.OutputFolder, "selection.json");
         var file = selection.Reused(parsed) ?? (options.Resume && File.Exists(kept) ? kept : null);
         IReadOnlyList<int> layers;
-        if (file is not null)
+        if (ranks is { Leads: false })
+            layers = Parse(ranks.Share((string?)null));
+        else if (file is not null)
         {
             layers = TrainCommand.OfFile(file, blueprint.Model.Layers);
             ui.Fact("select", $"layers {string.Join(", ", layers)}, from {file}");
@@ -72,6 +79,8 @@ internal static class RunCommand
                 throw new InputException("no layer was selected, so there is nothing to train: give another --strategy or a higher --ratio");
             SelectionRun.Write(settings, setup, result, options.OutputFolder);
         }
+        if (ranks is { Leads: true })
+            ranks.Share(string.Join(',', layers));
         ui.Title("Training");
         var report = TrainingRun.Go(ui, setup, model, config, layers, tokenizer, options);
         return new JsonObject
@@ -81,4 +90,7 @@ internal static class RunCommand
             ["training"] = report,
         };
     }
+
+    // Rank 0 chooses for all.
+    private static int[] Parse(string layers) => [.. layers.Split(',').Select(l => int.Parse(l, CultureInfo.InvariantCulture))];
 }

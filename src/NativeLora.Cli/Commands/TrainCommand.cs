@@ -26,13 +26,16 @@ internal static class TrainCommand
         lora.AddTo(command);
         training.AddTo(command);
         command.Options.Add(json);
-        command.SetAction(parsed =>
+        var parallel = RankRun.Option();
+        command.Options.Add(parallel);
+        command.SetAction(parsed => RankRun.Go(parsed.GetValue(parallel)!, ranks =>
         {
             var ui = new Ui(parsed.GetValue(json));
             var (settings, seed) = (model.Read(parsed), lora.Seed(parsed));
             var taskSettings = task.Read(parsed);
-            var options = training.Read(parsed, seed, settings, taskSettings);
-            Trainer.CheckOutput(options);
+            var options = training.Read(parsed, seed, settings, taskSettings) with { Ranks = ranks };
+            if (ranks?.Leads ?? true)
+                Trainer.CheckOutput(options);
             var blueprint = settings.Blueprint();
             var start = parsed.GetValue(adapter) is { } from ? AdapterFolder.Open(from) : null;
             if (start is not null)
@@ -58,7 +61,7 @@ internal static class TrainCommand
             if (ui.Json)
                 Ui.WriteJson(report.ToJsonString(JsonText.Indented));
             return 0;
-        });
+        }));
         return command;
     }
 

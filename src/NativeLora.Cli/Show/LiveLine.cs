@@ -8,7 +8,7 @@ internal sealed class LiveLine : IDisposable
     private int _width;
 
     /// <summary>Whether anything is shown.</summary>
-    public bool IsLive { get; } = !Console.IsErrorRedirected;
+    public bool IsLive { get; } = !Console.IsErrorRedirected && !Ui.IsSilent && !Ui.IsRelayed;
 
     /// <summary>Whether the line is due to be written again.</summary>
     public bool IsDue => IsLive && (_shownAt == long.MinValue || Environment.TickCount64 - _shownAt >= MillisecondsBetween);

@@ -9,9 +9,15 @@ namespace NativeLora.Cli.Show;
 /// </summary>
 internal sealed class Ui(bool json)
 {
-    private readonly bool _rich = !json && !Console.IsOutputRedirected;
+    private readonly bool _rich = !json && !Console.IsOutputRedirected && !IsRelayed;
 
     public bool Json => json;
+
+    /// <summary>Whether mpirun passes on what is written.</summary>
+    public static bool IsRelayed { get; } = Environment.GetEnvironmentVariable("OMPI_COMM_WORLD_RANK") is not null;
+
+    /// <summary>Whether another process says all that there is to say.</summary>
+    public static bool IsSilent { get; set; }
 
     /// <summary>A line of text, shown as it is.</summary>
     public void Line(string text = "") => Markup(Spectre.Console.Markup.Escape(text));
@@ -19,7 +25,7 @@ internal sealed class Ui(bool json)
     /// <summary>A line with Spectre's markup.</summary>
     public void Markup(string markup)
     {
-        if (json)
+        if (json || IsSilent)
             return;
         if (_rich)
             AnsiConsole.MarkupLine(markup);
@@ -38,13 +44,23 @@ internal sealed class Ui(bool json)
     }
 
     /// <summary>One line on the error stream that does not stop the work.</summary>
-    public static void Warn(string text) => Console.Error.WriteLine($"warning: {text.ReplaceLineEndings(" ")}");
+    public static void Warn(string text) => Tell($"warning: {text.ReplaceLineEndings(" ")}");
 
     /// <summary>One line on the error stream that tells what was taken for granted.</summary>
-    public static void Note(string text) => Console.Error.WriteLine($"note: {text.ReplaceLineEndings(" ")}");
+    public static void Note(string text) => Tell($"note: {text.ReplaceLineEndings(" ")}");
+
+    private static void Tell(string line)
+    {
+        if (!IsSilent)
+            Console.Error.WriteLine(line);
+    }
 
     /// <summary>The document that <c>--json</c> asks for.</summary>
-    public static void WriteJson(string document) => Console.Out.WriteLine(document.TrimEnd());
+    public static void WriteJson(string document)
+    {
+        if (!IsSilent)
+            Console.Out.WriteLine(document.TrimEnd());
+    }
 
     /// <summary>Columns, aligned to the right, or to the left where the head begins with "&lt;". Cells may have markup.</summary>
     public void Table(IReadOnlyList<string> heads, IReadOnlyList<IReadOnlyList<string>> rows)

@@ -31,6 +31,9 @@ internal sealed class StepArguments
     /// <summary>Which adapter acts on which rows, where a graph holds several.</summary>
     public AdapterSegments? Segments;
 
+    /// <summary>What of a larger batch lies before the one at hand, its squares left out: dropouts are those of the larger one.</summary>
+    public BatchSize Before;
+
     /// <summary>Number of the micro-batch since training began: with <see cref="Seed"/> it names the random numbers.</summary>
     public uint Step
     {
@@ -160,6 +163,9 @@ public abstract class Device : IDisposable
 
     /// <summary>Threads of the host that may work at once.</summary>
     internal virtual int Workers => Environment.ProcessorCount;
+
+    /// <summary>Whether dropouts heed <see cref="StepArguments.Before"/>: a part of a batch then drops what the whole would.</summary>
+    internal virtual bool PlacesDropout => false;
 
     /// <summary>Bytes that kernels hold beside the arena.</summary>
     public abstract long ScratchBytes { get; }

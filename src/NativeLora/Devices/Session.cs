@@ -10,7 +10,18 @@ namespace NativeLora.Devices;
 /// <param name="AccumulateGradients">Whether parameter gradients are added to those of the runs before.</param>
 /// <param name="Seed">Seed of all dropouts.</param>
 /// <param name="Step">Number of the micro-batch: each draws other random numbers.</param>
-public readonly record struct RunSettings(float? InverseCount = null, bool AccumulateGradients = false, ulong Seed = 0, uint Step = 0);
+public readonly record struct RunSettings(float? InverseCount = null, bool AccumulateGradients = false, ulong Seed = 0, uint Step = 0)
+{
+    /// <summary>What of a larger batch lies before the one that was loaded, where that is a part of one.</summary>
+    internal BatchSize Before { get; init; }
+}
+
+/// <summary>Is told how far a run is.</summary>
+internal interface IRunObserver
+{
+    /// <summary>That node's work is done.</summary>
+    void AfterNode(int node);
+}
 
 /// <summary>
 /// A plan with bytes: the arena, the inputs and a bound kernel for each node. The only place that allocates; a step allocates nothing.
@@ -143,6 +154,9 @@ public sealed class Session : ITensorAddresses, IDisposable
     /// <summary>Seconds that each node took in all, if asked for by <see cref="Profile"/>.</summary>
     internal double[]? NodeSeconds { get; private set; }
 
+    /// <summary>Is told after each node; where a device runs all nodes at once, after the last of them.</summary>
+    internal IRunObserver? Observer { get; set; }
+
     /// <summary>Starts to time each node.</summary>
     internal void Profile() => NodeSeconds = new double[_kernels.Length];
 
@@ -256,16 +270,21 @@ public sealed class Session : ITensorAddresses, IDisposable
         Step.AccumulateGradients = settings.AccumulateGradients;
         Step.Seed = settings.Seed;
         Step.Step = settings.Step;
+        Step.Before = settings.Before;
         Step.Segments?.Begin();
         if (NodeSeconds is null)
         {
             if (_tape is not null)
             {
                 _tape.Run(_kernels, Step);
+                Observer?.AfterNode(_kernels.Length - 1);
                 return;
             }
-            foreach (var kernel in _kernels)
-                kernel.Execute(Step);
+            for (var i = 0; i < _kernels.Length; i++)
+            {
+                _kernels[i].Execute(Step);
+                Observer?.AfterNode(i);
+            }
             return;
         }
         for (var i = 0; i < _kernels.Length; i++)
@@ -273,6 +292,7 @@ public sealed class Session : ITensorAddresses, IDisposable
             var start = System.Diagnostics.Stopwatch.GetTimestamp();
             _kernels[i].Execute(Step);
             NodeSeconds[i] += System.Diagnostics.Stopwatch.GetElapsedTime(start).TotalSeconds;
+            Observer?.AfterNode(i);
         }
     }
 

@@ -58,6 +58,9 @@ public readonly record struct Shape(RowKind Kind, int FixedRows, int Columns)
         _ => FixedRows,
     };
 
+    /// <summary>Rows that those of a part of a batch come after; 0 for rows that all parts share.</summary>
+    internal int RowsBefore(in BatchSize before) => Kind == RowKind.Fixed ? 0 : Rows(before);
+
     /// <summary>Elements for a batch of that size.</summary>
     public long Elements(in BatchSize size) => (long)Rows(size) * Columns;
 

@@ -1,4 +1,6 @@
+using System.Buffers;
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using NativeLora.Data;
 using NativeLora.Devices;
 using NativeLora.Graphs;
@@ -14,6 +16,9 @@ public sealed record EvaluatorOptions
 
     /// <summary>A token that attention may not look at: see <see cref="BatchPacker"/>.</summary>
     public int? HiddenKeyId { get; init; }
+
+    /// <summary>Ranks that share the batches out among them; all of them get the whole result. Null: this process alone.</summary>
+    public RankGroup? Ranks { get; init; }
 }
 
 /// <summary>
@@ -28,6 +33,7 @@ public sealed class Evaluator : IDisposable
     private readonly BatchOrder _order;
     private readonly BatchPacker _packer;
     private readonly PackedBatch _batch;
+    private readonly RankGroup? _ranks;
     private readonly Session _session;
     private readonly Tensor _loss;
     private readonly Tensor? _logits;
@@ -47,7 +53,7 @@ public sealed class Evaluator : IDisposable
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(examples);
         options ??= new EvaluatorOptions();
-        _model = model;
+        (_model, _ranks) = (model, options.Ranks is { Size: > 1 } ? options.Ranks : null);
         _examples = [.. examples];
         _order = Order(_examples, options.BatchSize);
         var capacity = Capacity(model, _examples, _order);
@@ -109,8 +115,14 @@ public sealed class Evaluator : IDisposable
         var loss = new float[1];
         for (int b = 0, at = 0; b < batches; b++)
         {
+            _ranks?.Check();
             cancellation.ThrowIfCancellationRequested();
             var indices = _order.Next();
+            if (!IsOwn(b))
+            {
+                at += indices.Length;
+                continue;
+            }
             _packer.Fill(_batch, _examples, indices);
             var labelled = 0;
             foreach (var i in indices)
@@ -124,6 +136,8 @@ public sealed class Evaluator : IDisposable
                 _session.Read(_logits, logits.AsSpan(at * Labels, indices.Length * Labels));
             at += indices.Length;
         }
+        if (_ranks is not null)
+            Gather(losses, sizes, logits);
         var result = new EvaluationResult { Examples = _examples.Length };
         if (sizes.Any(s => s > 0))
         {
@@ -133,6 +147,49 @@ public sealed class Evaluator : IDisposable
         if (_logits is not null)
             result = Judge(result with { Logits = logits, LabelCount = Labels });
         return result with { Seconds = Stopwatch.GetElapsedTime(start).TotalSeconds };
+    }
+
+    // Whole batches, so that each number is that of one process.
+    private bool IsOwn(int batch) => _ranks is null || batch % _ranks.Size == _ranks.Rank;
+
+    /// <summary>Takes from each rank what its batches gave: losses, labels and logits, in the order of the batches.</summary>
+    private void Gather(double[] losses, int[] sizes, float[] logits)
+    {
+        var own = new ArrayBufferWriter<byte>();
+        ForEach(_ranks!.Rank, (b, rows) =>
+        {
+            own.Write(BitConverter.GetBytes(losses[b]));
+            own.Write(BitConverter.GetBytes(sizes[b]));
+            own.Write(MemoryMarshal.AsBytes(logits.AsSpan(rows)));
+        });
+        var all = _ranks.Gather(own.WrittenSpan);
+        for (var rank = 0; rank < all.Length; rank++)
+        {
+            var at = 0;
+            var bytes = all[rank];
+            ForEach(rank, (b, rows) =>
+            {
+                losses[b] = BitConverter.ToDouble(bytes, at);
+                sizes[b] = BitConverter.ToInt32(bytes, at + sizeof(double));
+                at += sizeof(double) + sizeof(int);
+                var to = MemoryMarshal.AsBytes(logits.AsSpan(rows));
+                bytes.AsSpan(at, to.Length).CopyTo(to);
+                at += to.Length;
+            });
+        }
+    }
+
+    private void ForEach(int rank, Action<int, Range> batch)
+    {
+        _order.Seek(0, 0);
+        var count = _order.BatchCount;
+        for (int b = 0, row = 0; b < count; b++)
+        {
+            var first = row;
+            row += _order.Next().Length;
+            if (b % _ranks!.Size == rank)
+                batch(b, _logits is null ? 0..0 : (first * Labels)..(row * Labels));
+        }
     }
 
     private EvaluationResult Judge(EvaluationResult result)

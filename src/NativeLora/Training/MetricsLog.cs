@@ -41,6 +41,8 @@ internal sealed class MetricsLog : IDisposable
         Number("learning_rate"u8, progress.LearningRate);
         Number("grad_norm"u8, progress.GradientNorm);
         _json.WriteNumber("tokens"u8, progress.Tokens);
+        if (progress.WireBytes is { } bytes)
+            _json.WriteNumber("wire_bytes"u8, bytes);
         End(progress.Seconds);
     }
 

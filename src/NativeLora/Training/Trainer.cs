@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 using NativeLora.Data;
 using NativeLora.Graphs;
 using NativeLora.Models;
@@ -24,9 +25,12 @@ public sealed class Trainer : IDisposable
     private readonly int[] _counts;
     private readonly TrainingSession _session;
     private readonly LearningRate _schedule;
+    private readonly SortedDictionary<string, string>? _alike;
     private readonly CheckpointStore _store;
+    private readonly RankGroup? _ranks;
+    private readonly RankTraining? _shared;
     private TrainerState _state;
-    private MetricsLog _log = null!;
+    private MetricsLog? _log;
     private EvaluationResult? _lastEvaluation;
     private string? _lastCheckpoint;
     private bool _unsaved = true;
@@ -56,6 +60,7 @@ public sealed class Trainer : IDisposable
         if (model.Parameters.Optimizer != options.Optimizer)
             throw new ArgumentException($"the model was opened for the optimizer {model.Parameters.Optimizer.Name()}, the options name {options.Optimizer.Name()}", nameof(model));
         (_model, _options, _observer) = (model, options, observer ?? new Silent());
+        _ranks = options.Ranks is { Size: > 1 } ? options.Ranks : null;
         if (dev is { Count: 0 })
             dev = null;
         _train = [.. train];
@@ -66,19 +71,24 @@ public sealed class Trainer : IDisposable
         CheckBest(options, model.Head, dev is not null, metrics ?? Metrics.For(transformer.Config.NumLabels == 1));
         var longest = _train.Max(e => e.Length);
         var capacity = Evaluator.Capacity(model, _train, _order);
+        var sequences = capacity.Sequences;
+        if (_ranks is not null)
+            capacity = RankShare.Capacity(capacity, _ranks.Size, longest);
         _batch = new PackedBatch(capacity.Tokens, capacity.Sequences, transformer.Pictures, capacity.Pictures);
         _packer = new BatchPacker(options.HiddenKeyId);
-        _indices = new int[checked(options.AccumulationSteps * capacity.Sequences)];
+        _indices = new int[checked(options.AccumulationSteps * sequences)];
         _counts = new int[options.AccumulationSteps];
         _store = new CheckpointStore(options.OutputFolder, options.KeepCheckpoints);
-        _state = new TrainerState { Settings = TrainingSettings.Of(model, _train, dev, options, _schedule) };
+        _state = new TrainerState { Settings = TrainingSettings.Of(model, _train, dev, options, _schedule), Ranks = _ranks?.Size ?? 1 };
         var batch = options.EvaluationBatchSize ?? (options.BatchTokens is null ? options.BatchSize!.Value : 8);
         Recomputation = new TrainingMemory(model, options, _train, dev is null ? null : Evaluator.PlanFor(model, dev, batch)).Choose(capacity, longest);
         _session = new TrainingSession(model, capacity, longest, options.Adam, options.BaseDropout, Recomputation?.Layers, options.PackWeights) { Seed = options.Seed };
         try
         {
+            _shared = _ranks is null ? null : new RankTraining(_ranks, model, _session, _train, sequences, options.LeastRangeBytes);
+            _alike = _shared is null ? null : Alike(dev);
             if (dev is not null)
-                _evaluator = new Evaluator(model, dev, metrics, new EvaluatorOptions { BatchSize = batch, HiddenKeyId = options.HiddenKeyId }, _session.Session);
+                _evaluator = new Evaluator(model, dev, metrics, new EvaluatorOptions { BatchSize = batch, HiddenKeyId = options.HiddenKeyId, Ranks = _ranks }, _session.Session);
         }
         catch
         {
@@ -138,9 +148,30 @@ public sealed class Trainer : IDisposable
         if (_started)
             throw new InvalidOperationException("a trainer runs once");
         _started = true;
-        using var folder = new OutputLock(_options.OutputFolder);
+        if (_ranks is null)
+            return Train(cancellation);
+        try
+        {
+            _ranks.Cancellation = cancellation;
+            return Train(cancellation);
+        }
+        catch (Exception e)
+        {
+            // The others are told once a checkpoint is safe.
+            ExceptionDispatchInfo.Throw(_ranks.Leave(Ended(e, cancellation)));
+            throw;
+        }
+        finally
+        {
+            _log?.Dispose();
+        }
+    }
+
+    private TrainingSummary Train(CancellationToken cancellation)
+    {
+        using var folder = Leads ? new OutputLock(_options.OutputFolder) : null;
         Begin();
-        using (_log)
+        using (_ranks is null ? _log : null)
         {
             _began = Stopwatch.GetTimestamp();
             _secondsBefore = _state.Seconds;
@@ -148,6 +179,7 @@ public sealed class Trainer : IDisposable
                 FinishStep(cancellation);
             while (_state.Step < TotalSteps)
             {
+                _ranks?.Check();
                 if (cancellation.IsCancellationRequested)
                     Interrupt(cancellation);
                 Step();
@@ -156,13 +188,53 @@ public sealed class Trainer : IDisposable
             if (_unsaved)
                 Save();
         }
+        _log?.Dispose();
         if (_options.KeepBest is not null && _state.BestStep is { } best && best != _state.Step)
             LoadBest(best);
+        if (Leads)
+            WriteResult();
+        return new TrainingSummary(
+            _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder) { Ranks = _shared?.Summary };
+    }
+
+    private void WriteResult()
+    {
         TrainedTensors.Save(_model, _options.OutputFolder, plain: !_options.SaveResidual);
         if (_model.Config is null)
             Adapters.AdapterMerger.CopyCompanions(_model.Pretrained.Checkpoint, _options.OutputFolder);
-        return new TrainingSummary(
-            _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder);
+    }
+
+    /// <summary>Whether this process writes files: the only one, or rank 0.</summary>
+    private bool Leads => _ranks?.Leads ?? true;
+
+    /// <summary>What all ranks must have been started with.</summary>
+    private SortedDictionary<string, string> Alike(IReadOnlyList<EncodedExample>? dev) => new(_state.Settings, StringComparer.Ordinal)
+    {
+        ["program"] = $"{typeof(Trainer).Assembly.GetName().Version} {typeof(Trainer).Module.ModuleVersionId}",
+        ["trainable tensors"] = _shared!.Values(),
+        ["evaluation"] = $"{_options.EvaluateEvery}, {_options.EvaluateEachEpoch}, batches of {_options.EvaluationBatchSize}",
+        ["evaluation data"] = dev is null ? "none" : Fingerprint.Of(dev),
+        ["steps between checkpoints"] = $"{_options.SaveEvery}",
+        ["wish to resume"] = _options.Resume ? "yes" : "no",
+    };
+
+    /// <summary>What a training of several ranks ends with; where the cause is not here, rank 0 writes what it has.</summary>
+    private Exception Ended(Exception e, CancellationToken cancellation)
+    {
+        var interrupted = e is RankStoppedException { IsInterruption: true } or OperationCanceledException and not TrainingInterruptedException;
+        if (!interrupted && e is not (RankStoppedException or RankDiedException))
+            return e;
+        if (_log is not null && Leads && _unsaved)
+            Write();
+        // What rank 0 was about to write when it died may not be there.
+        if (!Leads && e is RankDiedException)
+            _lastCheckpoint = _store.Steps() is [var newest, ..] ? _store.Of(newest) : null;
+        var checkpoint = _lastCheckpoint is null ? "; no checkpoint was written" : $"; the checkpoint is {_lastCheckpoint}";
+        var again = _lastCheckpoint is null ? "" : ": give the same command again with --resume";
+        return interrupted && Leads && _lastCheckpoint is not null ? new TrainingInterruptedException(_state.Step, TotalSteps, _lastCheckpoint, cancellation)
+            : e is RankDiedException ? new RunException($"{e.Message}, after step {_state.Step} of {TotalSteps}{checkpoint}{again}", e)
+            : e is RankStoppedException stopped && Leads && !interrupted ? new RunException($"{_ranks!.NameOf(stopped.From)}: {e.Message}{checkpoint}{again}", e)
+            : e;
     }
 
     private LearningRate Schedule()
@@ -206,6 +278,12 @@ public sealed class Trainer : IDisposable
     /// <summary>Opens the folder: a new training, or one that goes on.</summary>
     private void Begin()
     {
+        _shared?.Agree(_alike!);
+        if (!Leads)
+        {
+            Take();
+            return;
+        }
         var metrics = Path.Combine(_options.OutputFolder, "metrics.jsonl");
         _store.RemoveUnfinished();
         if (_options.Overwrite)
@@ -213,9 +291,25 @@ public sealed class Trainer : IDisposable
         CheckNew(_options, _store);
         if (_options.Resume)
             Resume();
+        Take();
         _log = new MetricsLog(metrics, _state.MetricsBytes);
         if (_log.Length < _state.MetricsBytes)
             _observer.OnWarning($"{metrics}: lines are missing that were there when the checkpoint was written");
+    }
+
+    /// <summary>What rank 0 has read of a checkpoint goes to all others.</summary>
+    private void Take()
+    {
+        if (_shared is null)
+            return;
+        _state = _shared.Share(_state);
+        if (_state.Step == 0 && !_state.EvaluationPending)
+            return;
+        if (Leads)
+            return;
+        _order.Seek(_state.Epoch, _state.BatchIndex);
+        (_session.Updates, _session.MicroBatches) = (_state.Step, _state.MicroBatches);
+        (_lastCheckpoint, _unsaved) = (_store.Of(_state.Step), false);
     }
 
     private static void CheckNew(TrainerOptions options, CheckpointStore store)
@@ -237,6 +331,10 @@ public sealed class Trainer : IDisposable
             var (folder, now) = (_store.Of(step), _state.Settings);
             var state = TrainerState.Read(folder);
             TrainingSettings.Compare(folder, state.Settings, now);
+            var ranks = _ranks?.Size ?? 1;
+            if (state.Ranks != ranks)
+                _observer.OnWarning($"{folder}: was written by {Processes(state.Ranks)} together, and {Processes(ranks)} go on: what comes is equal to rounding, not to the bit");
+            state.Ranks = ranks;
             TrainedTensors.Load(_model, folder);
             TrainedTensors.LoadOptimizer(_model, folder);
             _order.Seek(state.Epoch, state.BatchIndex);
@@ -251,25 +349,38 @@ public sealed class Trainer : IDisposable
             throw new InputException($"{_options.OutputFolder}: none of the {steps.Count} checkpoints is whole; begin anew with overwrite");
     }
 
+    private static string Processes(int count) => count == 1 ? "1 process" : $"{count} processes";
+
     private void Step()
     {
         var start = Stopwatch.GetTimestamp();
         var sequences = _order.SequenceCapacity;
         var (batches, labels) = Gather();
+        _shared?.Begin();
         var inverse = 1f / Math.Max(1, labels);
         double loss = 0;
         var tokens = 0;
         for (var i = 0; i < batches; i++)
         {
-            _packer.Fill(_batch, _train, _indices.AsSpan(i * sequences, _counts[i]));
+            var indices = _indices.AsSpan(i * sequences, _counts[i]);
+            if (_shared is not null)
+            {
+                loss += _shared.Accumulate(_packer, _batch, indices, inverse, last: i == batches - 1, out var all);
+                tokens += all;
+                continue;
+            }
+            _packer.Fill(_batch, _train, indices);
             tokens += _batch.TokenCount;
             loss += _session.Accumulate(_batch, inverse, first: i == 0);
         }
+        if (_shared is not null)
+            loss = _shared.Finish(loss, _state.Step + 1);
         var rate = _schedule.At(_state.Step);
         if (!double.IsFinite(loss))
             throw Diverged("the loss", loss, rate);
         // Gradients that are not finite update nothing, and this step is not counted.
         var norm = _session.Update(rate, _options.MaxGradientNorm);
+        _shared?.Note(norm);
         if (!double.IsFinite(norm))
             throw Diverged("the norm of the gradients", norm, rate);
 
@@ -314,10 +425,10 @@ public sealed class Trainer : IDisposable
         var perStep = _stepSeconds / _stepsHere;
         var progress = new TrainingProgress(
             _state.Step, TotalSteps, _state.Passes, _state.Loss, _state.LossSum / _state.LossSteps, rate, norm, _state.Tokens,
-            _tokensHere / Math.Max(_stepSeconds, 1e-9), _state.Seconds, perStep * (TotalSteps - _state.Step));
+            _tokensHere / Math.Max(_stepSeconds, 1e-9), _state.Seconds, perStep * (TotalSteps - _state.Step)) { WireBytes = _shared?.StepBytes };
         if (_state.Step % _options.LogEvery == 0 || _state.Step == TotalSteps)
         {
-            _log.Write(progress);
+            _log?.Write(progress);
             (_state.LossSum, _state.LossSteps) = (0, 0);
         }
         _observer.OnStep(progress);
@@ -351,7 +462,7 @@ public sealed class Trainer : IDisposable
         var improved = IsBest(result);
         _lastEvaluation = result;
         var evaluation = new TrainingEvaluation(_state.Step, _state.Passes, result, improved);
-        _log.Write(evaluation, _state.Seconds);
+        _log?.Write(evaluation, _state.Seconds);
         _observer.OnEvaluation(evaluation);
         return improved;
     }
@@ -368,7 +479,18 @@ public sealed class Trainer : IDisposable
 
     private void Save()
     {
-        _log.Flush();
+        _shared?.Compare(_state.Step);
+        Write();
+    }
+
+    private void Write()
+    {
+        if (!Leads)
+        {
+            (_lastCheckpoint, _unsaved) = (_store.Of(_state.Step), false);
+            return;
+        }
+        _log!.Flush();
         _state.MetricsBytes = _log.Length;
         _lastCheckpoint = _store.Save(_model, _state);
         _unsaved = false;
@@ -378,15 +500,17 @@ public sealed class Trainer : IDisposable
     private void Interrupt(CancellationToken cancellation)
     {
         if (_unsaved)
-            Save();
+            Write();
         throw new TrainingInterruptedException(_state.Step, TotalSteps, _lastCheckpoint!, cancellation);
     }
 
     private void LoadBest(int step)
     {
-        if (_store.Damage(step) is { } damage)
+        if (Leads && _store.Damage(step) is { } damage)
             throw new RunException($"{_store.Of(step)}: the best checkpoint is damaged ({damage}); the last one, {_lastCheckpoint}, can be used in its place");
-        TrainedTensors.Load(_model, _store.Of(step));
+        if (Leads)
+            TrainedTensors.Load(_model, _store.Of(step));
+        _shared?.ShareValues();
     }
 
     private RunException Diverged(string what, double value, double rate) => new(

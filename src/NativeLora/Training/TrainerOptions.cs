@@ -105,6 +105,15 @@ public sealed record TrainerOptions
     /// <summary>Begin anew where the folder holds another training, and remove its checkpoints and metrics.</summary>
     public bool Overwrite { get; init; }
 
+    /// <summary>
+    /// The ranks that train together, each with a trainer of its own over the same model, examples and options: every batch is shared out
+    /// among them. Null: this process alone.
+    /// </summary>
+    public RankGroup? Ranks { get; init; }
+
+    /// <summary>Bytes below which the gradients of a layer are exchanged together with those of the next.</summary>
+    internal int LeastRangeBytes { get; init; } = 64 << 10;
+
     /// <summary>Whether a higher value of the metric to keep the best by is better.</summary>
     internal bool BestIsHigher => HigherIsBetter ?? KeepBest is not ("loss" or "perplexity");
 

@@ -51,6 +51,9 @@ internal sealed record TrainerState
     /// <summary>Bytes of the metrics' file.</summary>
     public long MetricsBytes { get; set; }
 
+    /// <summary>Processes that trained together: another number adds the same gradients in another order.</summary>
+    public int Ranks { get; set; } = 1;
+
     /// <summary>What the result depends on beside this.</summary>
     public SortedDictionary<string, string> Settings { get; set; } = new(StringComparer.Ordinal);
 
@@ -78,4 +81,5 @@ internal sealed record TrainerState
     RespectNullableAnnotations = true,
     WriteIndented = true)]
 [JsonSerializable(typeof(TrainerState))]
+[JsonSerializable(typeof(SortedDictionary<string, string>))]
 internal sealed partial class TrainerStateJson : JsonSerializerContext;

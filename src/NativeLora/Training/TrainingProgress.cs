@@ -16,7 +16,11 @@ namespace NativeLora.Training;
 /// <param name="SecondsLeft">Time that the steps left will take at that speed.</param>
 public readonly record struct TrainingProgress(
     int Step, int TotalSteps, double Epoch, double Loss, double MeanLoss, double LearningRate, double GradientNorm, long Tokens,
-    double TokensPerSecond, double Seconds, double SecondsLeft);
+    double TokensPerSecond, double Seconds, double SecondsLeft)
+{
+    /// <summary>Bytes that all ranks together sent for the step; null where one process trains.</summary>
+    public long? WireBytes { get; init; }
+}
 
 /// <summary>An evaluation in the course of a training.</summary>
 /// <param name="Step">Steps made before it.</param>
@@ -54,7 +58,11 @@ public interface ITrainingObserver
 /// <param name="BestValue">Its value.</param>
 /// <param name="OutputFolder">Where the result lies.</param>
 public sealed record TrainingSummary(
-    int Steps, double Loss, long Tokens, double Seconds, EvaluationResult? Evaluation, int? BestStep, double? BestValue, string OutputFolder);
+    int Steps, double Loss, long Tokens, double Seconds, EvaluationResult? Evaluation, int? BestStep, double? BestValue, string OutputFolder)
+{
+    /// <summary>What the ranks did for one another; null where one process trained.</summary>
+    public RankSummary? Ranks { get; init; }
+}
 
 /// <summary>A training was interrupted after a step; its checkpoint is written.</summary>
 public sealed class TrainingInterruptedException : OperationCanceledException

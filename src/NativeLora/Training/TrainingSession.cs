@@ -89,10 +89,17 @@ public sealed class TrainingSession : IDisposable
     /// <param name="inverseCount">1 over the labels of the whole accumulated batch.</param>
     /// <param name="first">Whether it is the first of the accumulated batch.</param>
     /// <returns>Its part of the mean loss of the accumulated batch.</returns>
-    public float Accumulate(PackedBatch batch, float inverseCount, bool first)
+    public float Accumulate(PackedBatch batch, float inverseCount, bool first) => Accumulate(batch, inverseCount, first, default);
+
+    /// <inheritdoc cref="Accumulate(PackedBatch, float, bool)"/>
+    /// <param name="batch">The micro-batch, or a part of it.</param>
+    /// <param name="inverseCount">1 over the labels of the whole accumulated batch.</param>
+    /// <param name="first">Whether it is the first of the accumulated batch.</param>
+    /// <param name="before">What of the micro-batch lies before this part of it.</param>
+    internal float Accumulate(PackedBatch batch, float inverseCount, bool first, BatchSize before)
     {
         Session.Load(batch);
-        Session.Run(new RunSettings(inverseCount, !first, Seed, MicroBatches++));
+        Session.Run(new RunSettings(inverseCount, !first, Seed, MicroBatches++) { Before = before });
         Session.Read(_loss, _scalar);
         return _scalar[0];
     }

@@ -26,12 +26,21 @@ internal sealed class CliRun : IDisposable
     public string File(string name) => _folder.File(name);
 
     /// <summary>Starts a command on the model and its task.</summary>
-    public Process Start(string command, params IEnumerable<string> more)
+    public Process Start(string command, params IEnumerable<string> more) => Start([.. Launcher, .. Words(command, more)]);
+
+    /// <summary>What starts the command, such as mpirun; empty: nothing but the command itself.</summary>
+    public string[] Launcher { get; set; } = [];
+
+    /// <summary>The words of a command on the model and its task.</summary>
+    public string[] Words(string command, params IEnumerable<string> more) =>
+        ["dotnet", typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
+         "--threads", "1", "--json", .. more];
+
+    /// <summary>Starts a program.</summary>
+    public Process Start(IReadOnlyList<string> words)
     {
-        var start = new ProcessStartInfo("dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var argument in (string[])
-            [typeof(NativeLora.Cli.Commands.VerifyCommand).Assembly.Location, command, "--model", File("model"), "--task", "text", "--data", File("data.tsv"), "--dev", File("data.tsv"),
-             "--threads", "1", "--json", .. more])
+        var start = new ProcessStartInfo(words[0]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var argument in words.Skip(1))
             start.ArgumentList.Add(argument);
         foreach (var (name, value) in Environment)
             start.Environment[name] = value;
@@ -42,6 +51,12 @@ internal sealed class CliRun : IDisposable
     public (int Code, string Output, string Error) Run(string command, params IEnumerable<string> more)
     {
         using var process = Start(command, more);
+        return End(process);
+    }
+
+    /// <summary>Waits for the end of a process.</summary>
+    public static (int Code, string Output, string Error) End(Process process)
+    {
         var output = process.StandardOutput.ReadToEndAsync();
         var error = process.StandardError.ReadToEnd();
         Assert.True(process.WaitForExit(120_000), "it does not end");

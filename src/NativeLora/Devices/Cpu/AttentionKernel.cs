@@ -30,6 +30,9 @@ internal abstract unsafe class AttentionKernel : IDisposable
     /// <summary>Drop probability of attention weights; the mask is that of <see cref="Philox"/>.</summary>
     public float Dropout;
     public ulong Seed;
+
+    /// <summary>Tokens of a larger batch that lie before these: dropouts are those of the larger one.</summary>
+    public int TokensBefore;
     public uint Stream, Step;
 
     /// <inheritdoc/>
@@ -310,7 +313,7 @@ internal abstract unsafe class AttentionKernel<E> : AttentionKernel, IParallelBo
 
     /// <summary>Fills the dropout factors of a tile [keys, columns].</summary>
     private protected void FillDropout(float* mask, int columns, TileSpan queries, TileSpan keys, int head) =>
-        Philox.FillTile(mask, columns, Philox.AttentionIndex(queries.Start + queries.From, Heads, head, keys.From) >> 2,
+        Philox.FillTile(mask, columns, Philox.AttentionIndex(TokensBefore + queries.Start + queries.From, Heads, head, keys.From) >> 2,
             (ulong)Heads << 18, columns, (keys.Count + 3) / 4, Seed, Stream, Step, Philox.Threshold(Dropout),
             Philox.KeepScale(Dropout), _vectorBits);
 

@@ -116,7 +116,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
                     var k = new Dropout<E>(_threads, columns) { Input = T(inputs[0]), Output = T(output), Probability = op.Probability, Stream = op.Stream };
                     return Do(output, (s, rows) =>
                     {
-                        (k.Seed, k.Step) = (s.Seed, s.Step);
+                        (k.Seed, k.Step, k.RowsBefore) = (s.Seed, s.Step, output.Shape.RowsBefore(s.Before));
                         k.Execute(rows);
                     });
                 }
@@ -457,6 +457,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
 
     private sealed class AttentionAddresses(Node node, ITensorAddresses at, int first, Tensor output, Tensor lse, Tensor cuSeqlens, Tensor? visible)
     {
+        public readonly Shape Rows = node.Inputs[first]!.Shape;
         public readonly nint Q = at.Of(node.Inputs[first]!), K = at.Of(node.Inputs[first + 1]!), V = at.Of(node.Inputs[first + 2]!);
         public readonly nint Out = at.Of(output), Lse = at.Of(lse), CuSeqlens = at.Of(cuSeqlens), Visible = visible is null ? 0 : at.Of(visible);
     }
@@ -472,7 +473,7 @@ internal sealed unsafe partial class CpuBinder : IDisposable
         k.KeyVisible = (int*)at.Visible;
         (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.KvHeads, op.HeadDim, op.Scale);
         (k.Causal, k.Window, k.Dropout, k.Softcap) = (op.Mask.Causal, op.Mask.Window, op.Dropout, op.Softcap);
-        (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
+        (k.Seed, k.Stream, k.Step, k.TokensBefore) = (s.Seed, op.Stream, s.Step, at.Rows.RowsBefore(s.Before));
     }
 
     /// <summary>Row losses, and the rows that have a label, for as many rows as a batch may have.</summary>

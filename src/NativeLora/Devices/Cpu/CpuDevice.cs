@@ -29,6 +29,8 @@ public sealed class CpuDevice : Device
 
     internal override int Workers => Threads.Count;
 
+    internal override bool PlacesDropout => true;
+
     /// <inheritdoc/>
     public override string Name => "cpu";
 

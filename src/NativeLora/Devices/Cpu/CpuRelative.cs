@@ -43,7 +43,7 @@ internal sealed unsafe partial class CpuBinder
             k.KeyVisible = (int*)_visible;
             (k.Heads, k.KvHeads, k.HeadDim, k.Scale) = (op.Heads, op.Heads, op.HeadDim, op.Scale);
             (k.Causal, k.Window, k.Dropout) = (false, 0, op.Dropout);
-            (k.Seed, k.Stream, k.Step) = (s.Seed, op.Stream, s.Step);
+            (k.Seed, k.Stream, k.Step, k.TokensBefore) = (s.Seed, op.Stream, s.Step, s.Before.Tokens);
             relative.Keys = (float*)_relativeKeys;
             relative.Queries = (float*)_relativeQueries;
         }

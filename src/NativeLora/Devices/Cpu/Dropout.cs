@@ -25,6 +25,9 @@ internal sealed unsafe class Dropout<E>(CpuThreads threads, int columns) : IPara
     /// <summary>Counts forward passes: every micro-batch gets its own masks.</summary>
     public uint Step;
 
+    /// <summary>Rows of a larger batch that lie before these: the masks are those of the larger one.</summary>
+    public int RowsBefore;
+
     private long _count;
 
     public void Execute(int rows)
@@ -40,7 +43,7 @@ internal sealed unsafe class Dropout<E>(CpuThreads threads, int columns) : IPara
         for (var start = (long)task * RowMath.ElementsPerTask; start < end; start += MaskSpan)
         {
             var count = (int)Math.Min(MaskSpan, end - start);
-            Philox.FillMask(mask, (ulong)start, count, Seed, Stream, Step, Probability);
+            Philox.FillMask(mask, (ulong)((long)RowsBefore * columns + start), count, Seed, Stream, Step, Probability);
             for (var i = 0; i < count; i += RowMath.Lanes)
             {
                 var left = count - i;

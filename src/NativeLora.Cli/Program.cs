@@ -24,5 +24,13 @@ var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: 
     VerifyCommand.Create(),
 };
 RankRun.LeaveTerminal();
-Shell.ListenToCtrlC();
-return Shell.Run(root, args);
+Signals.Listen();
+var (output, error) = (new StandardStream(Console.Out), new StandardStream(Console.Error));
+Console.SetOut(output);
+Console.SetError(error);
+var code = Shell.Run(root, args);
+output.Flush();
+if (output.Failure is not { } failure || code != 0)
+    return code;
+Shell.Fail($"the work is done, but not all of its output could be written: {failure}");
+return Shell.Failure;

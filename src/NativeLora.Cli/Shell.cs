@@ -1,39 +1,17 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
-using System.Runtime.InteropServices;
 using NativeLora.Cli.Options;
 
 namespace NativeLora.Cli;
 
-/// <summary>Runs a command and turns errors into one line and an exit code: 2 for bad usage or input, 1 for a failure, 130 for Ctrl-C.</summary>
+/// <summary>Runs a command and turns errors into one line and an exit code: 2 for bad usage or input, 1 for a failure, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.</summary>
 internal static class Shell
 {
     public const int BadInput = 2;
     public const int Failure = 1;
-    public const int Interrupted = 130;
-
-    private static readonly CancellationTokenSource Source = new();
 
     /// <summary>Set by Ctrl-C: long work stops at the next point where nothing is left half done. A second Ctrl-C ends the process.</summary>
-    public static CancellationToken Cancellation => Source.Token;
-
-    /// <summary>Lets Ctrl-C stop the work in an orderly way.</summary>
-    public static void ListenToCtrlC()
-    {
-        Console.CancelKeyPress += (_, e) =>
-        {
-            e.Cancel = !Source.IsCancellationRequested;
-            Source.Cancel();
-        };
-        // What a scheduler sends before it ends a job.
-        _terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, signal =>
-        {
-            signal.Cancel = !Source.IsCancellationRequested;
-            Source.Cancel();
-        });
-    }
-
-    private static PosixSignalRegistration? _terminate;
+    public static CancellationToken Cancellation => Signals.Cancellation;
 
     public static int Run(Command root, string[] args)
     {
@@ -68,17 +46,17 @@ internal static class Shell
         catch (Training.TrainingInterruptedException e)
         {
             Fail($"{e.Message}: give the same command again with --resume");
-            return Interrupted;
+            return Signals.ExitCode;
         }
         catch (Training.RankStoppedException e)
         {
             // Another rank says why.
-            return e.IsBadInput ? BadInput : e.IsInterruption ? Interrupted : Failure;
+            return e.IsBadInput ? BadInput : e.IsInterruption ? Signals.ExitCode : Failure;
         }
         catch (OperationCanceledException)
         {
             Fail("interrupted");
-            return Interrupted;
+            return Signals.ExitCode;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or OutOfMemoryException)
         {

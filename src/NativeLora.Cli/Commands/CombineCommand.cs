@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using NativeLora.Adapters;
+using NativeLora.Checkpoints;
 using NativeLora.Cli.Options;
 using NativeLora.Cli.Show;
 
@@ -82,7 +83,7 @@ internal static class CombineCommand
             ui.Fact($"adapter {i + 1}", string.Create(CultureInfo.InvariantCulture, $"{folders[i]}: r {config.Rank}, weight {weights[i]:0.####}"));
         }
         var (combined, result) = AdapterCombination.Combine(parts, type, options);
-        AdapterFile.Write(target, combined, result);
+        AtomicFile.WriteFolder(target, folder => AdapterFile.Write(folder, combined, result));
         ui.Fact("written", $"{target}: r {combined.Rank}, {Ui.Count(result.Tensors.Count, "tensor")}");
     }
 }

@@ -85,7 +85,7 @@ internal static class StudyCommand
         catch (OperationCanceledException) when (Shell.Cancellation.IsCancellationRequested)
         {
             Shell.Fail($"interrupted; what is done is kept, go on with: {request.CommandText}");
-            return Shell.Interrupted;
+            return Signals.ExitCode;
         }
         report.Show(ui);
         if (ui.Json)

@@ -1,3 +1,5 @@
+using NativeLora.Checkpoints;
+
 namespace NativeLora.Cli.Demo;
 
 /// <summary>
@@ -19,9 +21,9 @@ internal sealed class DemoFolder : IDisposable
         if (string.IsNullOrWhiteSpace(path))
             throw new InputException("--output is empty: give a folder");
         Final = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
-        if (Path.GetDirectoryName(Final) is not { } parent)
+        if (Path.GetDirectoryName(Final) is null)
             throw new InputException($"--output {path}: is the root of the file system; give a folder of its own");
-        _temporary = Path.Combine(parent, $".{Path.GetFileName(Final)}.{Guid.NewGuid():N}.tmp");
+        _temporary = AtomicFile.TemporaryName(Final);
         try
         {
             CheckPlace();

@@ -82,7 +82,7 @@ public static class AdapterFile
 
     /// <summary>
     /// Writes an adapter that PEFT loads: the configuration as PEFT completes it, the tensors in fp32. Each file appears
-    /// whole or not at all; the tensors come first.
+    /// whole or not at all, the settings last: at no moment are there tensors beside settings that are not theirs.
     /// </summary>
     /// <param name="folder">The folder, made if it is not there.</param>
     /// <param name="config">The settings.</param>
@@ -90,22 +90,30 @@ public static class AdapterFile
     /// <param name="weights">The tensors: exactly those that the settings ask for.</param>
     /// <exception cref="InputException">The settings do not fit the model, or the tensors not the settings.</exception>
     /// <exception cref="RunException">A file cannot be written.</exception>
-    public static void Save(string folder, LoraConfig config, ModelModules model, AdapterWeights weights)
+    public static void Save(string folder, LoraConfig config, ModelModules model, AdapterWeights weights) => SaveLabelled(folder, config, model, weights, labels: null);
+
+    /// <summary>The same with the names of the classes beside.</summary>
+    internal static void SaveLabelled(string folder, LoraConfig config, ModelModules model, AdapterWeights weights, IReadOnlyList<string>? labels)
     {
         Check(config, TargetResolver.Resolve(config, model), weights);
-        Write(folder, TargetResolver.Complete(config, model), weights);
+        Write(folder, TargetResolver.Complete(config, model), weights, labels);
     }
 
     /// <summary>Writes an adapter as it is, where there is no model to check it against; files as by <see cref="Save"/>.</summary>
     /// <exception cref="RunException">A file cannot be written.</exception>
-    public static void Write(string folder, LoraConfig config, AdapterWeights weights)
+    public static void Write(string folder, LoraConfig config, AdapterWeights weights) => Write(folder, config, weights, labels: null);
+
+    // Numbers of one training under the settings of another would look like an adapter: the settings come last.
+    private static void Write(string folder, LoraConfig config, AdapterWeights weights, IReadOnlyList<string>? labels)
     {
         ArgumentNullException.ThrowIfNull(config);
         ArgumentNullException.ThrowIfNull(weights);
-        SafeTensorsWriter.Write(
-            Path.Combine(folder, "adapter_model.safetensors"),
-            [.. weights.Tensors.Select(t => TensorToWrite.From(Prefix + t.Key, t.Value.Shape.Select(s => (long)s), t.Value.Values))]);
-        AtomicFile.WriteAllText(Path.Combine(folder, "adapter_config.json"), config.ToJson());
+        AtomicFile.WriteTogether(
+        [
+            .. labels is null ? (FileToWrite[])[] : [LabelsFile.ToWrite(folder, labels)],
+            new(Path.Combine(folder, "adapter_model.safetensors"), SafeTensorsWriter.Content([.. weights.Tensors.Select(t => TensorToWrite.From(Prefix + t.Key, t.Value.Shape.Select(s => (long)s), t.Value.Values))])),
+            new(Path.Combine(folder, "adapter_config.json"), AtomicFile.Text(config.ToJson())),
+        ]);
     }
 
     private static AdapterWeights ReadWeights(string folder, Action<string, IReadOnlyDictionary<string, IReadOnlyList<int>>> check, Func<string, string>? rename)

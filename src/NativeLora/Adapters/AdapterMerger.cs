@@ -40,15 +40,15 @@ public static class AdapterMerger
         var merge = new Plan(baseCheckpoint, model, config, weights);
         var tensors = merge.Tensors();
         var json = MergedConfig.Write(baseCheckpoint.Config.Json, model, labels, merge.Untied);
-        WriteFolder(Path.TrimEndingDirectorySeparator(Path.GetFullPath(outputFolder)), temporary =>
+        AtomicFile.WriteFolder(outputFolder, folder =>
         {
-            SafeTensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), [.. tensors.Select(t => TensorToWrite.Streamed(t.Name, t.Type, t.Shape, to =>
+            SafeTensorsWriter.Write(Path.Combine(folder, "model.safetensors"), [.. tensors.Select(t => TensorToWrite.Streamed(t.Name, t.Type, t.Shape, to =>
             {
                 cancellation.ThrowIfCancellationRequested();
                 t.WriteTo(to);
             }))]);
-            CopyCompanions(baseCheckpoint, temporary);
-            AtomicFile.WriteAllText(Path.Combine(temporary, "config.json"), json);
+            CopyCompanions(baseCheckpoint, folder);
+            AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), json);
         });
     }
 
@@ -64,31 +64,6 @@ public static class AdapterMerger
                     using var file = File.OpenRead(Path.Combine(source, name));
                     file.CopyTo(to);
                 });
-    }
-
-    private static void WriteFolder(string folder, Action<string> write)
-    {
-        if (File.Exists(folder) || (Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any()))
-            throw new InputException($"{folder} exists and is not an empty folder; name another, or remove it first");
-        var parent = Path.GetDirectoryName(folder) ?? throw new InputException($"{folder} cannot be written; name a folder");
-        var temporary = Path.Combine(parent, $".{Path.GetFileName(folder)}.{Guid.NewGuid():N}.tmp");
-        try
-        {
-            Directory.CreateDirectory(temporary);
-            write(temporary);
-            if (Directory.Exists(folder))
-                Directory.Delete(folder);
-            Directory.Move(temporary, folder);
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            throw new RunException($"{folder} cannot be written: {PeftPattern.Show(error.Message)}", error);
-        }
-        finally
-        {
-            if (Directory.Exists(temporary))
-                Directory.Delete(temporary, recursive: true);
-        }
     }
 
     /// <summary>What each tensor of the merged model is made of.</summary>

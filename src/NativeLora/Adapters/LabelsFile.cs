@@ -15,8 +15,10 @@ public static class LabelsFile
 
     /// <summary>Writes the names.</summary>
     /// <exception cref="RunException">The file cannot be written.</exception>
-    public static void Save(string folder, IReadOnlyList<string> labels) =>
-        AtomicFile.WriteAllText(Path.Combine(folder, Name), JsonSerializer.Serialize([.. labels], Readable.StringArray) + "\n");
+    public static void Save(string folder, IReadOnlyList<string> labels) => AtomicFile.WriteTogether([ToWrite(folder, labels)]);
+
+    internal static FileToWrite ToWrite(string folder, IReadOnlyList<string> labels) =>
+        new(Path.Combine(folder, Name), AtomicFile.Text(JsonSerializer.Serialize([.. labels], Readable.StringArray) + "\n"));
 
     /// <summary>Reads the names; null where there is no such file, as in an adapter that PEFT wrote.</summary>
     /// <exception cref="InputException">The file cannot be read, or holds no list of different names.</exception>

@@ -83,12 +83,18 @@ public static class SafeTensorsWriter
         string path, IReadOnlyList<TensorToWrite> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         ArgumentNullException.ThrowIfNull(tensors);
+        AtomicFile.Write(path, Content(tensors, metadata));
+    }
+
+    /// <summary>What is in such a file.</summary>
+    internal static Action<Stream> Content(IReadOnlyList<TensorToWrite> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    {
         var sorted = tensors
             .OrderByDescending(tensor => Array.IndexOf(Order, tensor.Type))
             .ThenBy(tensor => tensor.Name, StringComparer.Ordinal)
             .ToList();
         var header = Header(sorted, metadata ?? new Dictionary<string, string> { ["format"] = "pt" });
-        AtomicFile.Write(path, stream =>
+        return stream =>
         {
             Span<byte> length = stackalloc byte[8];
             BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
@@ -102,7 +108,7 @@ public static class SafeTensorsWriter
                     throw new InvalidOperationException(
                         $"{tensor.Name}: {stream.Position - start} bytes written, {tensor.Bytes} expected");
             }
-        });
+        };
     }
 
     private static byte[] Header(List<TensorToWrite> tensors, IReadOnlyDictionary<string, string> metadata)

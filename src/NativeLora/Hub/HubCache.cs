@@ -86,9 +86,10 @@ internal sealed class HubCache(HubReference reference, HubOptions options)
     // Under another name first: a link to a blob that is gone would be in the way.
     private static bool TryLink(string pointer, string target)
     {
-        var temporary = Path.Combine(Path.GetDirectoryName(pointer)!, $".{Guid.NewGuid():N}.tmp");
+        var temporary = Temporary.Of(pointer);
         try
         {
+            Temporary.RemoveStale(pointer);
             File.CreateSymbolicLink(temporary, target);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or PlatformNotSupportedException)
@@ -119,7 +120,7 @@ internal sealed class HubCache(HubReference reference, HubOptions options)
             {
                 return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
             }
-            catch (IOException e) when (IsHeld(e))
+            catch (IOException e) when (FileErrors.IsHeld(e))
             {
                 if (first)
                     onWait();
@@ -153,7 +154,7 @@ internal sealed class HubCache(HubReference reference, HubOptions options)
         {
             action();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (FileErrors.IsAny(e))
         {
             throw CannotWrite(path, e);
         }
@@ -161,8 +162,4 @@ internal sealed class HubCache(HubReference reference, HubOptions options)
 
     public static RunException CannotWrite(string path, Exception e) =>
         new(Reject.OneLine($"{path}: the hub's cache cannot be written: {e.Message.TrimEnd('.')}; make room, or name another folder with HF_HUB_CACHE"), e);
-
-    // EWOULDBLOCK of Linux and of macOS; sharing and lock violation of Windows.
-    private static bool IsHeld(IOException e) =>
-        OperatingSystem.IsWindows() ? (e.HResult & 0xffff) is 32 or 33 : e.HResult == (OperatingSystem.IsLinux() ? 11 : 35);
 }

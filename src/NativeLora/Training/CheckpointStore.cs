@@ -15,8 +15,11 @@ internal sealed class CheckpointStore(string output, int keep)
     private const string Sums = "files.json";
     private const string StepPrefix = "step-";
     private const string UnfinishedPrefix = ".unfinished-";
+    private const string ReplacedPrefix = ".replaced-";
 
     private readonly string _folder = Path.Combine(output, "checkpoints");
+
+    private string Removed => Path.Combine(output, ".checkpoints.removed");
 
     /// <summary>The checkpoint of a step, whether or not it is there.</summary>
     public string Of(int step) => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"{StepPrefix}{step}"));
@@ -33,19 +36,30 @@ internal sealed class CheckpointStore(string output, int keep)
         return [.. steps.OrderDescending()];
     }
 
-    /// <summary>Removes what a process that was killed left unfinished.</summary>
+    /// <summary>Removes what a process that was killed left unfinished; a checkpoint that it was about to replace comes back.</summary>
     public void RemoveUnfinished() => Guarded(() =>
     {
-        if (Directory.Exists(_folder))
-            foreach (var path in Directory.EnumerateDirectories(_folder, UnfinishedPrefix + "*").ToList())
+        if (Directory.Exists(Removed))
+            Directory.Delete(Removed, recursive: true);
+        if (!Directory.Exists(_folder))
+            return;
+        foreach (var path in Directory.EnumerateDirectories(_folder, ReplacedPrefix + "*").ToList())
+            if (Path.Combine(_folder, StepPrefix + Path.GetFileName(path)[ReplacedPrefix.Length..]) is var place && Directory.Exists(place))
                 Directory.Delete(path, recursive: true);
+            else
+                Directory.Move(path, place);
+        foreach (var path in Directory.EnumerateDirectories(_folder, UnfinishedPrefix + "*").ToList())
+            Directory.Delete(path, recursive: true);
     });
 
     /// <summary>Removes all checkpoints.</summary>
     public void RemoveAll() => Guarded(() =>
     {
-        if (Directory.Exists(_folder))
-            Directory.Delete(_folder, recursive: true);
+        if (!Directory.Exists(_folder))
+            return;
+        // In one step, so that no half of an old training is taken for a whole one.
+        Directory.Move(_folder, Removed);
+        Directory.Delete(Removed, recursive: true);
     });
 
     /// <summary>Writes a checkpoint and removes those that are no longer kept.</summary>
@@ -75,10 +89,12 @@ internal sealed class CheckpointStore(string output, int keep)
         }
         Guarded(() =>
         {
-            var old = Path.Combine(_folder, $"{UnfinishedPrefix}old-{state.Step}");
+            var old = Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"{ReplacedPrefix}{state.Step}"));
             if (Directory.Exists(final))
                 Directory.Move(final, old);
             Directory.Move(name, final);
+            // Before older ones are removed, this one is there for good.
+            FolderSync.Flush(_folder);
             if (Directory.Exists(old))
                 Directory.Delete(old, recursive: true);
         });
@@ -98,7 +114,7 @@ internal sealed class CheckpointStore(string output, int keep)
                     return $"{file.Name} is not as it was written";
             return sums.RootElement.TryGetProperty(TrainerState.File, out _) ? null : $"{Sums} is not as it was written";
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or InvalidOperationException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or InvalidOperationException or ArgumentException)
         {
             return e.Message.ReplaceLineEndings(" ");
         }

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Text.Json;
 using Microsoft.Win32.SafeHandles;
+using NativeLora.Checkpoints;
 
 namespace NativeLora.Training;
 
@@ -23,7 +24,7 @@ internal sealed class MetricsLog : IDisposable
             Length = Math.Min(keep, RandomAccess.GetLength(_file));
             RandomAccess.SetLength(_file, Length);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (FileErrors.IsAny(e))
         {
             _file?.Dispose();
             throw new RunException($"{path}: cannot be written: {e.Message}", e);
@@ -91,7 +92,7 @@ internal sealed class MetricsLog : IDisposable
         {
             RandomAccess.Write(_file, _line.WrittenSpan, Length);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (FileErrors.IsAny(e))
         {
             throw new RunException($"{_path}: cannot be written: {e.Message}", e);
         }

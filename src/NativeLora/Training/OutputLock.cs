@@ -1,3 +1,5 @@
+using NativeLora.Checkpoints;
+
 namespace NativeLora.Training;
 
 /// <summary>
@@ -12,6 +14,7 @@ public sealed class OutputLock : IDisposable
     /// <summary>Makes the folder and takes the lock.</summary>
     /// <param name="folder">The folder.</param>
     /// <exception cref="InputException">Another process trains into the folder, or the folder cannot be made.</exception>
+    /// <exception cref="RunException">The disk is full, or fails.</exception>
     public OutputLock(string folder)
     {
         try
@@ -20,22 +23,24 @@ public sealed class OutputLock : IDisposable
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new InputException($"{folder}: the output folder cannot be made: {e.Message}; choose another", e);
+            throw Unusable($"{folder}: the output folder cannot be made: {e.Message}; choose another", e);
         }
         var path = Path.Combine(folder, Name);
         try
         {
             _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
         }
-        catch (UnauthorizedAccessException e)
-        {
-            throw new InputException($"{path}: cannot be written: {e.Message}; choose another output folder", e);
-        }
-        catch (IOException e)
+        catch (IOException e) when (FileErrors.IsHeld(e))
         {
             throw new InputException($"{folder}: another training is writing into this folder ({e.Message}); wait for it or choose another folder", e);
         }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw Unusable($"{path}: cannot be written: {e.Message}; choose another output folder", e);
+        }
     }
+
+    private static Exception Unusable(string why, Exception e) => FileErrors.IsOfDisk(e) ? new RunException(Reject.OneLine(why), e) : new InputException(Reject.OneLine(why), e);
 
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();

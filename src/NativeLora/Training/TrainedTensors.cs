@@ -32,17 +32,15 @@ internal static class TrainedTensors
     {
         if (model.Config is { } config)
         {
-            if (Labels(model) is { } labels)
-                LabelsFile.Save(folder, labels);
             var weights = default(AdapterWeights);
             if (plain)
                 (config, weights) = model.ExportPlain();
-            AdapterFile.Save(folder, config, model.Pretrained.Modules(model.Head), weights ?? model.Export());
+            AdapterFile.SaveLabelled(folder, config, model.Pretrained.Modules(model.Head), weights ?? model.Export(), Labels(model));
             return;
         }
         var parameters = model.Parameters;
         var stored = Unread(model);
-        SafeTensorsWriter.Write(Path.Combine(folder, ModelFile), [
+        var tensors = SafeTensorsWriter.Content([
             .. parameters.Names.Select(name => TensorToWrite.Streamed(
                 FileName(model, name), ElementType.F32, Shape(model, name), to => to.Write(MemoryMarshal.AsBytes(parameters.Read(name).AsSpan())))),
             .. stored.Select(tensor => TensorToWrite.Streamed(
@@ -52,7 +50,7 @@ internal static class TrainedTensors
         var json = JsonNode.Parse(MergedConfig.Write(model.Pretrained.Model.Config.Json, modules, Labels(model), untied: false))!.AsObject();
         json.Remove("torch_dtype");
         json["dtype"] = "float32";
-        AtomicFile.WriteAllText(Path.Combine(folder, "config.json"), json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
+        AtomicFile.WriteTogether([new(Path.Combine(folder, ModelFile), tensors), new(Path.Combine(folder, "config.json"), AtomicFile.Text(json.ToJsonString(new JsonSerializerOptions { WriteIndented = true })))]);
     }
 
     /// <summary>Reads what <see cref="Save"/> wrote.</summary>

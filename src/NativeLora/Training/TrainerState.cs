@@ -65,7 +65,9 @@ internal sealed record TrainerState
         var path = Path.Combine(folder, File);
         try
         {
-            return JsonSerializer.Deserialize(System.IO.File.ReadAllText(path), TrainerStateJson.Default.TrainerState) ?? throw new InputException($"{path}: is null");
+            var state = JsonSerializer.Deserialize(System.IO.File.ReadAllText(path), TrainerStateJson.Default.TrainerState) ?? throw new InputException($"{path}: is null");
+            return state is { Step: >= 0, Epoch: >= 0, BatchIndex: >= 0, Tokens: >= 0, LossSteps: >= 0, MetricsBytes: >= 0, Seconds: >= 0 and < 1e12, BestStep: null or >= 0 } ? state
+                : throw new InputException($"{path}: holds numbers that no training has; go on from another checkpoint");
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {

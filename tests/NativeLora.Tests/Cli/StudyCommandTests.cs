@@ -142,7 +142,7 @@ public sealed class StudyCommandTests
             using var kill = System.Diagnostics.Process.Start("kill", ["-TERM", process.Id.ToString(CultureInfo.InvariantCulture)]);
             var error = process.StandardError.ReadToEnd();
             Assert.True(process.WaitForExit(60_000));
-            Assert.Equal(130, process.ExitCode);
+            Assert.Equal(143, process.ExitCode);
             Assert.Contains($"go on with: nativelora study --model {cli.File("model")}", error, StringComparison.Ordinal);
             Assert.Contains($"--output {cli.File("pieces")}", error, StringComparison.Ordinal);
         }

@@ -125,7 +125,7 @@ public sealed class HubCommandTests
         using (var kill = Process.Start("kill", ["-TERM", $"{process.Id}"]))
             kill.WaitForExit();
         var run = CliRun.Finish(process);
-        Assert.Equal(130, run.ExitCode);
+        Assert.Equal(143, run.ExitCode);
         Assert.Contains("goes on from there", run.Error, StringComparison.Ordinal);
         hub.AssertNothingHalf();
         Run(hub, "download", HubServer.Id).AssertDone();

@@ -38,9 +38,10 @@ public sealed class KillTests : IDisposable
     }
 
     [Theory]
-    [InlineData("INT")]
-    [InlineData("TERM")]
-    public void A_signal_writes_a_checkpoint_and_says_how_to_go_on(string signal)
+    [InlineData("INT", 130)]
+    [InlineData("TERM", 143)]
+    [InlineData("HUP", 129)]
+    public void A_signal_writes_a_checkpoint_and_says_how_to_go_on(string signal, int code)
     {
         if (OperatingSystem.IsWindows())
             return;
@@ -53,7 +54,7 @@ public sealed class KillTests : IDisposable
                 kill.WaitForExit();
             var error = process.StandardError.ReadToEnd();
             process.WaitForExit();
-            Assert.Equal(130, process.ExitCode);
+            Assert.Equal(code, process.ExitCode);
             var newest = Directory.EnumerateDirectories(_run.File("stopped/checkpoints")).MaxBy(p => int.Parse(p[(p.LastIndexOf('-') + 1)..], CultureInfo.InvariantCulture))!;
             Assert.Contains($"the checkpoint is {newest}", error, StringComparison.Ordinal);
             Assert.Contains("--resume", error, StringComparison.Ordinal);

@@ -14,6 +14,10 @@ public static class PictureDecoder
 
     private const long MostBytes = 256L << 20;
 
+    // A plane of one colour packs to a pixel of some bits in a thousandth of a byte; what claims more is made to fill memory. Small ones may.
+    private const int MostPixelsPerByte = 10_000;
+    private const int SmallPicture = 1 << 24;
+
     /// <summary>Turns a decoded row into RGB.</summary>
     private delegate void PixelRule(ReadOnlySpan<byte> rgba, Span<byte> rgb);
 
@@ -49,6 +53,8 @@ public static class PictureDecoder
         var (width, height) = (codec.Info.Width, codec.Info.Height);
         if (width is < 1 or > RgbPicture.LongestSide || height is < 1 or > RgbPicture.LongestSide || (long)width * height > MostPixels)
             throw new InputException($"{name}: {width} by {height} pixels; give a picture with at most {MostPixels} pixels and no side over {RgbPicture.LongestSide}");
+        if ((long)width * height > SmallPicture && (long)width * height / MostPixelsPerByte > file.Length)
+            throw new InputException($"{name}: {file.Length} bytes claim to hold {width} by {height} pixels; no picture packs so well, save it anew");
 
         // Unpremultiplied, or pixels that are partly transparent would come out darker; no colour space, so that none is applied.
         using var bitmap = new SKBitmap();

@@ -17,7 +17,11 @@ internal sealed class ParquetRows(string path) : IRowSource
     public IEnumerable<DataRow> Read(IReadOnlyList<FieldRequest> fields)
     {
         using var file = Open();
-        var reader = Wait(() => ParquetReader.CreateAsync(file));
+        var reader = Wait(() =>
+        {
+            new ParquetCheck(file).Pages(fields.Select(f => f.Name).ToHashSet(StringComparer.Ordinal));
+            return ParquetReader.CreateAsync(file);
+        });
         try
         {
             var columns = Wait(() => Task.FromResult<DataField?[]>([.. fields.Select(f => Column(reader.Schema, f))]));
@@ -124,6 +128,7 @@ internal sealed class ParquetRows(string path) : IRowSource
         using var file = Open();
         return Wait(async () =>
         {
+            _ = new ParquetCheck(file);
             await using var reader = await ParquetReader.CreateAsync(file).ConfigureAwait(false);
             return (IReadOnlyList<string>)[.. reader.Schema.Fields.Select(f => f.Name)];
         });

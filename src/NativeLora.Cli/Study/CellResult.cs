@@ -92,7 +92,7 @@ internal sealed record CellResult
         {
             throw new InputException($"{path}: cannot be read: {e.Message.ReplaceLineEndings(" ")}; remove this folder to train it anew", e);
         }
-        return result is { Evaluations.Count: > 0 } && (result.Task, result.Mask, result.Seed, result.Settings) == (task, mask, seed, settings)
+        return result is { Evaluations.Count: > 0 } && result.Evaluations.All(e => e is { Split: not null, Values: not null }) && (result.Task, result.Mask, result.Seed, result.Settings) == (task, mask, seed, settings)
             ? result
             : throw new InputException($"{path}: is the result of another training; remove this folder to train it anew");
     }

@@ -22,7 +22,7 @@ internal static class StudyScores
             return null;
         try
         {
-            return JsonSerializer.Deserialize<LayerScores>(File.ReadAllBytes(path)) is { Cka: { } cka } scores && cka.Count == layers
+            return JsonSerializer.Deserialize<LayerScores>(File.ReadAllBytes(path)) is { Cka: not null } scores && Fits(scores, layers)
                 ? scores : throw new JsonException($"there are no scores of {layers} layers in it");
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
@@ -30,4 +30,9 @@ internal static class StudyScores
             throw new InputException($"{path}: cannot be read: {e.Message.ReplaceLineEndings(" ")}; remove it to measure anew", e);
         }
     }
+
+    // A list that is shorter than another would end in the middle of the ranking.
+    private static bool Fits(LayerScores scores, int layers) =>
+        new[] { scores.Cka.Count, scores.CkaClamped?.Count, scores.CkaDebiased?.Count, scores.Cosine?.Count, scores.Gradient?.Count, scores.GradientPerByte?.Count, scores.ConstantInput?.Count }
+            .All(count => count is null || count == layers);
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using NativeLora.Cli.Commands;
 using NativeLora.Cli.Options;
@@ -126,36 +127,71 @@ internal sealed class PromptedModel : IDisposable
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    private static Answered?[] Kept(string path, string mark, int count)
+    internal static Answered?[] Kept(string path, string mark, int count)
     {
         var answers = new Answered?[count];
         if (!File.Exists(path))
             return answers;
-        var lines = File.ReadAllLines(path);
-        if (lines.Length == 0 || Parse(lines[0])?["run"]?.ToString() != mark)
+        string[] lines;
+        try
+        {
+            lines = File.ReadAllLines(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new InputException($"{path}: cannot be read: {e.Message}; remove it to begin anew", e);
+        }
+        if (lines.Length == 0 || Parse(lines[0]) is not { } first || Text(first, "run") != mark)
             return answers;
         var good = new List<string> { lines[0] };
         foreach (var line in lines.Skip(1))
         {
             // The last line may have been cut off.
-            if (Parse(line) is not { } row || row["index"] is not JsonValue index || !index.TryGetValue<int>(out var at) || (uint)at >= (uint)count
-                || row["text"] is not JsonValue text || row["reason"] is not JsonValue reason)
+            if (Parse(line) is not { } row || Index(row) is not { } at
+                || (uint)at >= (uint)count || Text(row, "text") is not { } text || Text(row, "reason") is not { } reason)
                 continue;
-            answers[at] = new Answered(text.ToString(), reason.ToString());
+            answers[at] = new Answered(text, reason);
             good.Add(line);
         }
         Checkpoints.AtomicFile.WriteAllText(path, string.Join('\n', good) + "\n");
         return answers;
     }
 
-    private static JsonObject? Parse(string line)
+    // What a process that was killed left may be half a line, and no text at all.
+    private static JsonElement? Parse(string line)
     {
         try
         {
-            return JsonNode.Parse(line) as JsonObject;
+            using var document = JsonDocument.Parse(line, new JsonDocumentOptions { AllowDuplicateProperties = false });
+            return document.RootElement.ValueKind == JsonValueKind.Object ? document.RootElement.Clone() : null;
         }
-        catch (System.Text.Json.JsonException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
+            return null;
+        }
+    }
+
+    private static int? Index(JsonElement row)
+    {
+        try
+        {
+            return row.TryGetProperty("index", out var index) && index.ValueKind == JsonValueKind.Number && index.TryGetInt32(out var at) ? at : null;
+        }
+        catch (InvalidOperationException)
+        {
+            return null;
+        }
+    }
+
+    private static string? Text(JsonElement row, string name)
+    {
+        try
+        {
+            return row.TryGetProperty(name, out var text) && text.ValueKind == JsonValueKind.String ? text.GetString() : null;
+        }
+        catch (InvalidOperationException)
+        {
+            // Half of a surrogate pair.
             return null;
         }
     }

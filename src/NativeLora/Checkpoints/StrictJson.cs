@@ -53,7 +53,8 @@ internal static class StrictJson
     };
 
     // An escaped half of a surrogate pair is only noticed when the string is taken.
-    private static void TouchStrings(JsonElement element)
+    /// <exception cref="InvalidOperationException">A string is half of a surrogate pair.</exception>
+    internal static void TouchStrings(JsonElement element)
     {
         switch (element.ValueKind)
         {

@@ -95,8 +95,22 @@ public static class JsonLines
 
     private static JsonRow Row(string path, int line, JsonElement value) =>
         value.ValueKind == JsonValueKind.Object
-            ? new JsonRow(path, line, value)
+            ? new JsonRow(path, line, Touched(path, line, value))
             : throw new InputException($"{path}: line {line} is a JSON {value.ValueKind.ToString().ToLowerInvariant()}; give an object with fields");
+
+    // Names too: looking for a field by its name reads them all.
+    private static JsonElement Touched(string path, int line, JsonElement value)
+    {
+        try
+        {
+            Checkpoints.StrictJson.TouchStrings(value);
+            return value;
+        }
+        catch (InvalidOperationException e)
+        {
+            throw new InputException($"{path}: line {line} has a string that is not valid Unicode; mend its \\u escapes", e);
+        }
+    }
 
     private static InputException Malformed(string path, int line, JsonException e) =>
         new($"{path}: line {line} is not JSON: {Checkpoints.Reject.Json(e, line: false)}", e);

@@ -1,4 +1,3 @@
-using System.IO.Compression;
 using System.Text;
 
 namespace NativeLora.Data;
@@ -11,6 +10,9 @@ internal static class Utf8Lines
 {
     /// <summary>A longer line means that this is no text file; without a bound it would be read into memory whole.</summary>
     private const int LongestLine = 64 << 20;
+
+    /// <summary>What is unpacked into memory whole, at most.</summary>
+    private const long MostUnpacked = 1L << 30;
 
     private static readonly UTF8Encoding Strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
@@ -79,7 +81,13 @@ internal static class Utf8Lines
             else
             {
                 using var all = new MemoryStream();
-                file.CopyTo(all);
+                var buffer = new byte[64 << 10];
+                for (int read; (read = file.Read(buffer)) > 0;)
+                {
+                    all.Write(buffer, 0, read);
+                    if (all.Length > MostUnpacked)
+                        throw new InputException($"{path}: unpacks to more than {MostUnpacked >> 20} MiB of one JSON array; write one object a line (.jsonl)");
+                }
                 bytes = all.ToArray();
             }
         }
@@ -102,7 +110,7 @@ internal static class Utf8Lines
         try
         {
             var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 1, FileOptions.SequentialScan);
-            return path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? new GZipStream(file, CompressionMode.Decompress) : file;
+            return path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? new BoundedGZip(path, file) : file;
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {

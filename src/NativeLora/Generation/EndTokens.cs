@@ -14,9 +14,7 @@ internal static class EndTokens
     public static HashSet<int> Of(PretrainedModel model, ITokenizer? tokenizer)
     {
         var path = model.Checkpoint.Path;
-        var folder = Directory.Exists(path) ? path : Path.GetDirectoryName(Path.GetFullPath(path))!;
-        var file = Path.Combine(folder, "generation_config.json");
-        if (File.Exists(file) && Read(StrictJson.ReadObject(file), file) is { Count: > 0 } generation)
+        if (OfFolder(Directory.Exists(path) ? path : Path.GetDirectoryName(Path.GetFullPath(path))!) is { Count: > 0 } generation)
             return generation;
         foreach (var part in new[] { model.Model.Config, model.Model.TextConfig })
         {
@@ -26,6 +24,11 @@ internal static class EndTokens
         }
         return tokenizer?.EosId is { } id ? [id] : [];
     }
+
+    /// <summary>Those of <c>generation_config.json</c>; null where there is no such file.</summary>
+    /// <exception cref="InputException">It is malformed.</exception>
+    public static HashSet<int>? OfFolder(string folder) =>
+        Path.Combine(folder, "generation_config.json") is var file && File.Exists(file) ? Read(StrictJson.ReadObject(file), file) : null;
 
     /// <summary>A number, a list of them, or null.</summary>
     private static HashSet<int> Read(JsonElement config, string source)

@@ -54,7 +54,7 @@ internal sealed class HubHttp : IDisposable
             UseCookies = false,
             ConnectTimeout = TimeSpan.FromSeconds(20),
         };
-        _client = new HttpClient(handler) { Timeout = Timeout.InfiniteTimeSpan };
+        _client = new HttpClient(options.Handler ?? handler) { Timeout = Timeout.InfiniteTimeSpan };
         _client.DefaultRequestHeaders.UserAgent.Add(new ProductInfoHeaderValue("nativelora", "0.1"));
         _client.DefaultRequestHeaders.AcceptEncoding.Add(new StringWithQualityHeaderValue("identity"));
     }

@@ -27,6 +27,9 @@ public sealed record HubOptions
     /// <summary>How long an answer may take to begin, or to go on.</summary>
     internal TimeSpan Stall { get; init; } = TimeSpan.FromSeconds(60);
 
+    /// <summary>What answers in place of the network; null for the network.</summary>
+    internal HttpMessageHandler? Handler { get; init; }
+
     /// <summary>How a pause is made.</summary>
     internal Func<TimeSpan, CancellationToken, Task> Delay { get; init; } = Task.Delay;
 

@@ -181,7 +181,17 @@ public sealed record SelectionReport
             Require(layer!.Selected == (Mask[l] == '1'), $"layers[{l}].selected and mask differ");
             Require(layer.Bootstrap is null || layer.Bootstrap.SelectedFraction is >= 0 and <= 1, $"layers[{l}].bootstrap.selected_fraction is not between 0 and 1");
         }
+        // What JSON has no number for becomes infinite when it is read, and could not be written again.
+        Require(Layers.All(l => Finite(l.Cka, l.CkaDebiased, l.Cosine, l.Angular, l.Gradient, l.Bootstrap?.CkaMean, l.Bootstrap?.CkaLow, l.Bootstrap?.CkaHigh)) && Finite(Predicted?.FlopsPerStep), "a number is too large");
         Require(Predicted is null or { TrainableParameters: >= 0, FlopsPerStep: >= 0 } && (Predicted?.MemoryBytes.Values.All(b => b >= 0) ?? true), "predicted holds a negative amount");
+
+        static bool Finite(params ReadOnlySpan<double?> numbers)
+        {
+            foreach (var number in numbers)
+                if (number is { } value && !double.IsFinite(value))
+                    return false;
+            return true;
+        }
 
         void Require(bool condition, string what)
         {

@@ -110,15 +110,19 @@ internal sealed class CheckpointStore(string output, int keep)
         {
             using var sums = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, Sums)));
             foreach (var file in sums.RootElement.EnumerateObject())
-                if (Sum(Path.Combine(folder, file.Name)) != file.Value.GetString())
+                if (!IsPlainName(file.Name))
+                    return $"{Sums} names {Reject.Quote(file.Name)}, which is no file of the checkpoint";
+                else if (Sum(Path.Combine(folder, file.Name)) != file.Value.GetString())
                     return $"{file.Name} is not as it was written";
             return sums.RootElement.TryGetProperty(TrainerState.File, out _) ? null : $"{Sums} is not as it was written";
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or InvalidOperationException or ArgumentException)
         {
-            return e.Message.ReplaceLineEndings(" ");
+            return Reject.OneLine(e.Message);
         }
     }
+
+    private static bool IsPlainName(string name) => name.Length > 0 && name is not ("." or "..") && !name.Any(c => c is '/' or '\\' or ':' || char.IsControl(c));
 
     /// <summary>Puts a damaged checkpoint under another name, so that it counts no more.</summary>
     /// <returns>Where it lies now.</returns>

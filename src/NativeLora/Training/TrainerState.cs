@@ -57,6 +57,14 @@ internal sealed record TrainerState
     /// <summary>What the result depends on beside this.</summary>
     public SortedDictionary<string, string> Settings { get; set; } = new(StringComparer.Ordinal);
 
+    // A file that somebody wrote by hand: going on from it would end in the middle of a step.
+    private string? Wrong() =>
+        Step < 0 || Epoch < 0 || BatchIndex < 0 || BestStep < 0 ? "a step, an epoch or a batch is below 0"
+        : Tokens < 0 || MetricsBytes < 0 || LossSteps < 0 ? "a count is below 0"
+        : !(double.IsFinite(Passes) && Seconds is >= 0 and < 1e12) ? "the time is no time"
+        : Settings.Values.Any(v => v is null) ? "a setting is null"
+        : null;
+
     public void Write(string folder) => AtomicFile.WriteAllText(Path.Combine(folder, File), JsonSerializer.Serialize(this, TrainerStateJson.Default.TrainerState));
 
     /// <exception cref="InputException">The file is missing or malformed.</exception>
@@ -66,8 +74,7 @@ internal sealed record TrainerState
         try
         {
             var state = JsonSerializer.Deserialize(System.IO.File.ReadAllText(path), TrainerStateJson.Default.TrainerState) ?? throw new InputException($"{path}: is null");
-            return state is { Step: >= 0, Epoch: >= 0, BatchIndex: >= 0, Tokens: >= 0, LossSteps: >= 0, MetricsBytes: >= 0, Seconds: >= 0 and < 1e12, BestStep: null or >= 0 } ? state
-                : throw new InputException($"{path}: holds numbers that no training has; go on from another checkpoint");
+            return state.Wrong() is { } wrong ? throw new InputException($"{path}: {wrong}: the file is damaged; remove this checkpoint") : state;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {

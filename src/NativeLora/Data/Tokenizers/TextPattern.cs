@@ -56,8 +56,11 @@ internal sealed class SpacesPattern : TextPattern
 /// A regular expression over characters, where those of .NET go over UTF-16 units: each character outside the basic plane is
 /// matched by way of a stand-in of its own category.
 /// </summary>
-internal sealed class RegexPattern(Regex regex) : TextPattern
+internal sealed class RegexPattern(Regex regex, string? source = null) : TextPattern
 {
+    // A pattern of a file may take longer than anybody has: exponential time is a matter of four characters.
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(2);
+
     // One assigned character of the basic plane for each category, in the order of UnicodeCategory; none of them is ASCII,
     // so that no literal of a tokenizer's pattern matches them.
     private const string StandIns = "\u0100\u0101\u01C5\u02B0\u3400\u0300\u0903\u0488\u0660\u2160\u2070\u2003\u2028\u2029"
@@ -67,7 +70,7 @@ internal sealed class RegexPattern(Regex regex) : TextPattern
     {
         if (!text.AsSpan().ContainsAnyInRange('\uD800', '\uDFFF'))
         {
-            for (var match = regex.Match(text); match.Success; match = match.NextMatch())
+            for (var match = Next(null, text); match.Success; match = Next(match, text))
                 yield return (match.Index, match.Index + match.Length);
             yield break;
         }
@@ -81,15 +84,28 @@ internal sealed class RegexPattern(Regex regex) : TextPattern
             at += rune.Utf16SequenceLength;
         }
         positions.Add(at);
-        for (var match = regex.Match(flat.ToString()); match.Success; match = match.NextMatch())
+        var whole = flat.ToString();
+        for (var match = Next(null, whole); match.Success; match = Next(match, whole))
             yield return (positions[match.Index], positions[match.Index + match.Length]);
+    }
+
+    private Match Next(Match? before, string text)
+    {
+        try
+        {
+            return before is null ? regex.Match(text) : before.NextMatch();
+        }
+        catch (RegexMatchTimeoutException e)
+        {
+            throw new InputException($"{source}: the pattern takes more than {Limit.TotalSeconds:0} s on a text; use a tokenizer without it", e);
+        }
     }
 
     public static RegexPattern Parse(JsonField field)
     {
         try
         {
-            return new RegexPattern(new Regex(field.Text(), RegexOptions.CultureInvariant));
+            return new RegexPattern(new Regex(field.Text(), RegexOptions.CultureInvariant, Limit), $"{field.File}: {field.Path}");
         }
         catch (ArgumentException e)
         {

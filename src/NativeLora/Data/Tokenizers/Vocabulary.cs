@@ -3,8 +3,8 @@ namespace NativeLora.Data.Tokenizers;
 /// <summary>Tokens and their ids, one to one; ids may have gaps.</summary>
 internal sealed class Vocabulary
 {
-    // Far above any published vocabulary; a larger id is damage, and would only cost memory.
-    public const int MaximumId = 1 << 22;
+    // Above any published vocabulary; a larger id is damage, and would only cost memory.
+    public const int MaximumId = 1 << 20;
 
     private readonly Dictionary<string, int> _ids;
     private readonly List<string?> _tokens;

@@ -15,6 +15,7 @@ var root = new Command("nativelora", "LoRA fine-tuning of transformers in .NET: 
     TrainCommand.Create(),
     RunCommand.Create(),
     StudyCommand.Create(),
+    ReportCommand.Create(),
     EvalCommand.Create(),
     ScoreCommand.Create(),
     PredictCommand.Create(),

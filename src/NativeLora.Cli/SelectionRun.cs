@@ -1,5 +1,6 @@
 using NativeLora.Adapters;
 using NativeLora.Cli.Options;
+using NativeLora.Cli.Report;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Models;
@@ -10,6 +11,9 @@ namespace NativeLora.Cli;
 /// <summary>Chooses layers on a task, and shows what the choice saves.</summary>
 internal static class SelectionRun
 {
+    /// <summary>Name of the file with the similarities of all layers to all.</summary>
+    public const string SimilarityFile = "similarity.json";
+
     /// <summary>What is to be done, read from the command line.</summary>
     /// <param name="Options">Which layers to choose.</param>
     /// <param name="Features">How they are compared.</param>
@@ -42,6 +46,7 @@ internal static class SelectionRun
             Options = options,
             Features = features,
             Resamples = plan.Resamples,
+            AllPairs = ranks && !byGradient,
             HiddenKeyId = byGradient ? setup.HiddenKeyId(model.Model, tokenizer) : null,
             Cost = new CostRequest
             {
@@ -67,6 +72,17 @@ internal static class SelectionRun
         return result;
     }
 
+    /// <summary>Keeps the similarities of all layers that lie beside a selection that is used again.</summary>
+    public static void KeepSimilarities(string selection, string output)
+    {
+        var from = Path.Combine(Path.GetDirectoryName(Path.GetFullPath(selection))!, SimilarityFile);
+        var to = Path.Combine(output, SimilarityFile);
+        if (File.Exists(from))
+            SimilarityMatrix.Load(from).Save(to);
+        else
+            File.Delete(to);
+    }
+
     /// <summary>Writes selection.json and the files that the paper's scripts write.</summary>
     /// <returns>The path of selection.json.</returns>
     public static string Write(ModelSettings settings, TaskSetup setup, SelectionResult result, string output)
@@ -78,6 +94,13 @@ internal static class SelectionRun
         }
         var path = Path.Combine(output, "selection.json");
         result.Report.Save(path);
+        var matrix = Path.Combine(output, SimilarityFile);
+        if (result.Matrix is { } all)
+            all.Save(matrix);
+        else
+            File.Delete(matrix);
+        if (result is { Cost: { } cost, AllLayers: { } everywhere })
+            new PlanFile(settings.Name, cost.Plan.Capacity, PlannedMask.Of(cost), PlannedMask.Of(everywhere)).Write(output);
         return path;
     }
 }

@@ -2,10 +2,12 @@ using System.Text.Json.Nodes;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
 using NativeLora.Cli.Options;
+using NativeLora.Cli.Report;
 using NativeLora.Cli.Show;
 using NativeLora.Data;
 using NativeLora.Graphs;
 using NativeLora.Models;
+using NativeLora.Selection;
 using NativeLora.Training;
 
 namespace NativeLora.Cli;
@@ -45,10 +47,14 @@ internal static class TrainingRun
                 RankRun.Show(ui, ranks, model.Parameters.Elements);
             if (trainer.Recomputation is { } recomputation)
                 ui.Fact("recompute", MemoryWords.Of(recomputation));
+            Planned(setup.Head, pretrained, config, options, trainer).Write(options.OutputFolder);
+            if (!options.Resume)
+                ProfileFile.Remove(options.OutputFolder);
         });
         view.Dispose();
         var summary = outcome.Summary;
 
+        outcome.Profile?.Write(summary.OutputFolder);
         var document = Document(summary, model, outcome);
         var evaluations = new JsonObject();
         foreach (var (split, result) in outcome.Evaluations)
@@ -116,6 +122,7 @@ internal static class TrainingRun
         var measured = ProcessMemory.Read();
         // Other splits are evaluated over arenas of their own: the training's is free again.
         trainer.Dispose();
+        var profile = trainer.Times is { } times ? ProfileFile.Of(model.Pretrained.Device.Description, Mask(trainer.Plan, model.Pretrained.Model.Layers), trainer.Plan, times) : null;
         var evaluations = new List<(string Split, EvaluationResult Result)>();
         var isLast = summary.BestStep is null || summary.BestStep == summary.Steps;
         foreach (var (split, rows) in dev)
@@ -124,7 +131,37 @@ internal static class TrainingRun
             var known = evaluations.Count == 0 && isLast ? summary.Evaluation : null;
             evaluations.Add((split, known ?? EvaluateOn(model, rows, setup, options)));
         }
-        return new TrainingOutcome(summary, evaluations, memory, arena, device, choice, measured, Math.Max(0, program));
+        return new TrainingOutcome(summary, evaluations, memory, arena, device, choice, measured, Math.Max(0, program)) { Profile = profile };
+    }
+
+    // What the report shows beside what was measured.
+    private static PlanFile Planned(ModelHead head, PretrainedModel pretrained, LoraConfig? config, TrainerOptions options, Trainer trainer)
+    {
+        var (plan, count) = (trainer.Plan, pretrained.Model.Layers);
+        var chosen = PlannedMask.Of(Mask(plan, count), plan, trainer.Memory);
+        var request = config is null || !chosen.Mask.Contains('0') ? null : new CostRequest
+        {
+            Lora = config,
+            Head = head,
+            Capacity = plan.Capacity,
+            MaxLength = trainer.LongestSequence,
+            BaseDropout = options.BaseDropout,
+            Device = pretrained.Device,
+            Optimizer = options.Optimizer,
+            PackWeights = options.PackWeights,
+            Recompute = options.Recompute,
+            MemoryBudget = options.MemoryBudget,
+        };
+        var all = request is null ? null : PlannedMask.Of(CostPredictor.Predict(ModelBlueprint.Of(pretrained), request, [.. Enumerable.Range(0, count)]));
+        var place = Path.GetFullPath(pretrained.Checkpoint.Path);
+        return new PlanFile(Path.GetFileName(Path.TrimEndingDirectorySeparator(Directory.Exists(place) ? place : Path.GetDirectoryName(place)!)), plan.Capacity, chosen, all);
+    }
+
+    // Layers of which something is trained.
+    private static string Mask(MemoryPlan plan, int layers)
+    {
+        var trained = plan.Graph.Trainable.Select(p => p.Layer).ToHashSet();
+        return string.Concat(Enumerable.Range(0, layers).Select(l => trained.Contains(l) ? '1' : '0'));
     }
 
     /// <summary>An evaluation as JSON.</summary>
@@ -193,6 +230,9 @@ internal sealed record TrainingOutcome(
     TrainingSummary Summary, IReadOnlyList<(string Split, EvaluationResult Result)> Evaluations, MemoryReport Memory, long EvaluationBytes, long DeviceBytes,
     RecomputeChoice? Recomputation, ProcessMemory Measured, long ProgramBytes)
 {
+    /// <summary>Where the time of some steps went; null where that was not asked for.</summary>
+    public ProfileFile? Profile { get; init; }
+
     /// <summary>All that was planned.</summary>
     public long PlannedBytes => Memory.Total + EvaluationBytes;
 

@@ -82,6 +82,8 @@ public sealed class CudaDevice : Device
 
     internal override Device NewPlanner() => new Planner(this);
 
+    internal override void Finish() => Context.Wait();
+
     internal override StepTape? NewTape() => RecordsSteps ? new CudaTape(Context) : null;
 
     internal override OptimizerKernel Optimizer(ParameterStore parameters) => new CudaOptimizer(this, Function, parameters);

@@ -67,7 +67,10 @@ internal static class RunCommand
             layers = TrainCommand.OfFile(file, blueprint.Model.Layers);
             ui.Fact("select", $"layers {string.Join(", ", layers)}, from {file}");
             if (Path.GetFullPath(file) != Path.GetFullPath(kept))
+            {
                 SelectionReport.Load(file).Save(kept);
+                SelectionRun.KeepSimilarities(file, options.OutputFolder);
+            }
         }
         else
         {

@@ -29,16 +29,25 @@ internal sealed class TrainingCliOptions
     private readonly Option<bool> _resume = new("--resume") { Description = "go on from the newest checkpoint of the output folder" };
     private readonly Option<bool> _overwrite = new("--overwrite") { Description = "begin anew where the output folder holds a training" };
 
+    private readonly Option<int?> _profile = new("--profile")
+    {
+        Description = "time every operation of N steps (5 if no number is given), after two that are not timed, and write profile.json, which report shows",
+        HelpName = "N",
+        Arity = ArgumentArity.ZeroOrOne,
+    };
+
     private readonly MemoryOptions _memory = new();
 
     /// <summary>Sequences of an evaluation's batch, as Hugging Face's Trainer has them.</summary>
     public const int EvaluationBatch = 8;
 
+    private const int DefaultProfile = 5;
+
     public void AddTo(Command command)
     {
         foreach (var option in (Option[])
             [_output, _epochs, _steps, _batch, _tokens, _accumulation, _rate, _schedule, _ratio, _warmup, _decay, _clip, _dropout, _order,
-             _evaluate, _best, _save, _keep, _residual, _log, _resume, _overwrite])
+             _evaluate, _best, _save, _keep, _residual, _log, _profile, _resume, _overwrite])
             command.Options.Add(option);
         _memory.AddTo(command);
     }
@@ -93,9 +102,18 @@ internal sealed class TrainingCliOptions
             KeepCheckpoints = parsed.GetResult(_keep) is null ? 1 : parsed.GetValue(_keep),
             SaveResidual = parsed.GetValue(_residual),
             LogEvery = parsed.GetResult(_log) is null ? 1 : parsed.GetValue(_log),
+            ProfileSteps = Profiled(parsed),
             Resume = parsed.GetValue(_resume),
             Overwrite = parsed.GetValue(_overwrite),
         };
+    }
+
+    private int Profiled(ParseResult parsed)
+    {
+        if (parsed.GetResult(_profile) is null)
+            return 0;
+        var steps = parsed.GetValue(_profile) ?? DefaultProfile;
+        return steps >= 1 ? steps : throw new InputException($"--profile {steps}: give at least 1 step, or leave it out");
     }
 
     private static bool Choice(string option, string given, string no, string yes) =>

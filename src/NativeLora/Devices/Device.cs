@@ -232,6 +232,9 @@ public abstract class Device : IDisposable
     /// <summary>What runs the kernels of a session; null: they are executed one by one.</summary>
     internal virtual StepTape? NewTape() => null;
 
+    /// <summary>Waits for all work that was queued: only times of single ops need that.</summary>
+    internal virtual void Finish() { }
+
     /// <summary>The optimizer over flat buffers.</summary>
     internal abstract OptimizerKernel Optimizer(ParameterStore parameters);
 

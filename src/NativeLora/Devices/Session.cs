@@ -160,6 +160,9 @@ public sealed class Session : ITensorAddresses, IDisposable
     /// <summary>Starts to time each node.</summary>
     internal void Profile() => NodeSeconds = new double[_kernels.Length];
 
+    /// <summary>Ends that: runs are as fast as before again.</summary>
+    internal void EndProfile() => NodeSeconds = null;
+
     private static IEnumerable<Tensor> Inputs(Graph g) =>
     [
         g.TokenIds, g.TypeIds, g.Positions, g.KeyVisible, g.Labels, g.CuSeqlens, g.PoolIndex, g.ClassLabels, g.Targets,
@@ -291,6 +294,7 @@ public sealed class Session : ITensorAddresses, IDisposable
         {
             var start = System.Diagnostics.Stopwatch.GetTimestamp();
             _kernels[i].Execute(Step);
+            _device.Finish();
             NodeSeconds[i] += System.Diagnostics.Stopwatch.GetElapsedTime(start).TotalSeconds;
             Observer?.AfterNode(i);
         }

@@ -70,7 +70,7 @@ public sealed class MemoryPlan
     internal int SavedFor(Tensor saved) => _savedBy[saved];
 
     /// <summary>Bytes of the arena that hold something at each node: no place for the blocks makes the arena smaller than their maximum.</summary>
-    internal IReadOnlyList<long> LiveBytes { get; private set; } = [];
+    public IReadOnlyList<long> LiveBytes { get; private set; } = [];
 
     /// <summary>Offset of an arena tensor in bytes.</summary>
     /// <exception cref="KeyNotFoundException">The tensor is not in the arena.</exception>

@@ -17,6 +17,12 @@ public sealed record LayerStability
 
     /// <summary>97.5th percentile of the biased CKA.</summary>
     public required double? CkaHigh { get; init; }
+
+    /// <summary>2.5th percentile of the debiased CKA over halves of the samples, drawn without replacement; null where undefined.</summary>
+    public double? CkaDebiasedLow { get; init; }
+
+    /// <summary>97.5th percentile of it.</summary>
+    public double? CkaDebiasedHigh { get; init; }
 }
 
 /// <summary>
@@ -26,7 +32,9 @@ public sealed record LayerStability
 /// Nothing is computed from features again. With counts c of a resample and Gram matrices K, L of the full samples, n = Σc,
 /// ⟨HK'H, HL'H⟩ = cᵀ(K∘L)c - 2/n Σ c_i (Kc)_i (Lc)_i + (cᵀKc)(cᵀLc)/n² for the resampled K', L'; all resamples go through as one
 /// matrix product. Of more than 1024 samples a random 1024 are resampled, so the intervals are then those of 1024 samples: wider than
-/// those of all. A resample holds some samples twice, which raises its CKA a little, the debiased one more.
+/// those of all. A resample holds some samples twice, which raises its CKA a little, the debiased one more: intervals of that are taken
+/// over halves of the samples instead, in which none is twice. An estimate from n/2 of n samples lies about that from all as far as
+/// that from all lies about the truth, since 1/(n/2) - 1/n = 1/n (the delete-half jackknife).
 /// </remarks>
 public sealed class Bootstrap
 {
@@ -70,7 +78,9 @@ public sealed class Bootstrap
             throw new InputException($"{features[0].Rows} samples are too few to resample: give at least 4");
         var random = new SplitMix64(seed);
         var subset = Subset(features[0].Rows, random);
-        var scores = Score(features, subset, Draw(subset?.Length ?? features[0].Rows, resamples, random));
+        var samples = subset?.Length ?? features[0].Rows;
+        var both = Score(features, subset, Beside(samples, Draw(samples, resamples, random), DrawHalves(samples, resamples, random)));
+        var (scores, halves) = (both[..resamples], both[resamples..]);
 
         var layers = features.Count - 1;
         var times = new int[layers];
@@ -87,15 +97,18 @@ public sealed class Bootstrap
         var stability = Enumerable.Range(0, layers).Select(l =>
         {
             double[] values = [.. scores.Select(s => s.Cka[l]).OfType<double>().Order()];
+            double[] debiased = [.. halves.Select(s => s.CkaDebiased![l]).OfType<double>().Order()];
             return new LayerStability
             {
                 SelectedFraction = (double)times[l] / resamples,
                 CkaMean = values.Length == 0 ? null : values.Average(),
                 CkaLow = Percentile(values, 0.025),
                 CkaHigh = Percentile(values, 0.975),
+                CkaDebiasedLow = Percentile(debiased, 0.025),
+                CkaDebiasedHigh = Percentile(debiased, 0.975),
             };
         });
-        return new Bootstrap(resamples, subset?.Length ?? features[0].Rows, [.. stability],
+        return new Bootstrap(resamples, samples, [.. stability],
             masks.OrderByDescending(m => m.Value).ThenBy(m => m.Key, StringComparer.Ordinal).ToDictionary());
     }
 
@@ -113,6 +126,28 @@ public sealed class Bootstrap
         return counts;
     }
 
+    /// <summary>For each resample, which half of the samples is in it: [samples, resamples].</summary>
+    internal static double[] DrawHalves(int samples, int resamples, SplitMix64 random)
+    {
+        var counts = new double[checked(samples * resamples)];
+        for (var b = 0; b < resamples; b++)
+            foreach (var i in random.Permutation(samples).Take(samples / 2))
+                counts[i * resamples + b] = 1;
+        return counts;
+    }
+
+    private static double[] Beside(int samples, double[] left, double[] right)
+    {
+        var each = left.Length / samples;
+        var both = new double[checked(left.Length + right.Length)];
+        for (var i = 0; i < samples; i++)
+        {
+            left.AsSpan(i * each, each).CopyTo(both.AsSpan(2 * i * each));
+            right.AsSpan(i * each, each).CopyTo(both.AsSpan((2 * i + 1) * each));
+        }
+        return both;
+    }
+
     /// <summary>The scores of all layers in each resample.</summary>
     internal static LayerScores[] Score(IReadOnlyList<FeatureMatrix> features, int[]? subset, double[] counts)
     {
@@ -125,14 +160,17 @@ public sealed class Bootstrap
         var clamped = Enumerable.Range(0, resamples).Select(_ => new double[layers]).ToArray();
         var constant = new bool[layers];
 
+        var drawn = new double[resamples];
+        for (var i = 0; i < samples; i++)
+            TensorPrimitives.Add(drawn, counts.AsSpan(i * resamples, resamples), drawn);
         var product = new PanelProduct();
         var each = new double[samples];
         var xFeatures = Layer(features, 0, subset);
-        var x = new Resampled(GramMatrix.Of(xFeatures, product), counts, resamples, product);
+        var x = new Resampled(GramMatrix.Of(xFeatures, product), counts, drawn, product);
         for (var l = 0; l < layers; l++)
         {
             var yFeatures = Layer(features, l + 1, subset);
-            var y = new Resampled(GramMatrix.Of(yFeatures, product), counts, resamples, product);
+            var y = new Resampled(GramMatrix.Of(yFeatures, product), counts, drawn, product);
             constant[l] = x.Gram.Terms.Constant;
             var (cross, unbiased) = x.With(y, product);
             var rows = new RowSimilarity();
@@ -141,8 +179,8 @@ public sealed class Bootstrap
             {
                 cka[b][l] = Hsic.Biased(cross[b], x.Terms[b], y.Terms[b]);
                 clamped[b][l] = Hsic.BiasedClamped(cross[b], x.Terms[b], y.Terms[b]);
-                debiased[b][l] = Hsic.Debiased(samples, unbiased[b], x.Terms[b], y.Terms[b]);
-                cosine[b][l] = rows.Cosine is null ? null : Weighted(each, counts, b, resamples) / samples;
+                debiased[b][l] = Hsic.Debiased((long)drawn[b], unbiased[b], x.Terms[b], y.Terms[b]);
+                cosine[b][l] = rows.Cosine is null ? null : Weighted(each, counts, b, resamples) / drawn[b];
             }
             (x, xFeatures) = (y, yFeatures);
         }
@@ -191,16 +229,17 @@ public sealed class Bootstrap
     private sealed class Resampled
     {
         private readonly double[] _counts;
+        private readonly double[] _drawn; // samples of each resample
         private readonly int _resamples;
         private readonly PaddedMatrix _rows; // (Kc)_i for each resample
         private readonly double[] _total; // cᵀKc
         private readonly double[] _trace; // Σ c_i K_ii
 
-        public Resampled(GramMatrix gram, double[] counts, int resamples, PanelProduct product)
+        public Resampled(GramMatrix gram, double[] counts, double[] drawn, PanelProduct product)
         {
+            var resamples = drawn.Length;
             Gram = gram;
-            _counts = counts;
-            _resamples = resamples;
+            (_counts, _drawn, _resamples) = (counts, drawn, resamples);
             _rows = Times(gram.Values, product);
             _total = new double[resamples];
             _trace = new double[resamples];
@@ -226,7 +265,6 @@ public sealed class Bootstrap
 
         public (double[] Cross, double[] Unbiased) With(Resampled other, PanelProduct product)
         {
-            double n = Gram.Samples;
             var elementwise = new PaddedMatrix(Gram.Samples, Gram.Samples);
             TensorPrimitives.Multiply(Gram.Values.Values, other.Gram.Values.Values, elementwise.Values);
             var times = Times(elementwise, product);
@@ -252,6 +290,7 @@ public sealed class Bootstrap
             var unbiased = new double[_resamples];
             for (var b = 0; b < _resamples; b++)
             {
+                var n = _drawn[b];
                 cross[b] = quadratic[b] - 2 / n * rows[b] + _total[b] / n * (other._total[b] / n);
                 unbiased[b] = quadratic[b] - diagonals[b]
                     + (_total[b] - _trace[b]) * (other._total[b] - other._trace[b]) / ((n - 1) * (n - 2)) - 2 / (n - 2) * offRows[b];

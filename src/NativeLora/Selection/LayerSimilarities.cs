@@ -81,7 +81,7 @@ public sealed class LayerSimilarities
         return new LayerSimilarities(pairs);
     }
 
-    private static void SideBySide(int workers, int first, int last, Action<int, int> work)
+    internal static void SideBySide(int workers, int first, int last, Action<int, int> work)
     {
         try
         {

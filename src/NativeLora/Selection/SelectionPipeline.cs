@@ -21,6 +21,9 @@ public sealed record SelectionRequest
     /// <summary>Resamples for stability; 0 for none.</summary>
     public int Resamples { get; init; } = 100;
 
+    /// <summary>Whether all layers are compared with all, and not only neighbours.</summary>
+    public bool AllPairs { get; init; }
+
     /// <summary>Token that attention may not look at in training, as for the paper's decoders; only gradients depend on it.</summary>
     public int? HiddenKeyId { get; init; }
 
@@ -43,6 +46,9 @@ public sealed record SelectionResult(
 
     /// <summary>Gradients of the layers' adapters; null where the strategy does not look at them.</summary>
     public LayerGradients? Gradients { get; init; }
+
+    /// <summary>All layers against all, if asked for and compared; null otherwise.</summary>
+    public SimilarityMatrix? Matrix { get; init; }
 
     /// <summary>What layers were ranked by; null for a strategy that measures nothing.</summary>
     public LayerScores? Scores => Gradients?.Scores ?? Similarities?.Scores;
@@ -90,12 +96,14 @@ public static class SelectionPipeline
 
         LayerSimilarities? similarities = null;
         Bootstrap? bootstrap = null;
+        SimilarityMatrix? matrix = null;
         if (ranks)
         {
             (similarities, var features) = Measure(model, examples, request, progress, cancellation);
             selection = LayerSelection.Select(similarities, options);
             if (request.Resamples > 0 && features is not null && features[0].Rows >= 4)
                 bootstrap = Bootstrap.Run(features, options, request.Resamples, options.Seed);
+            matrix = request.AllPairs && features is not null ? SimilarityMatrix.Of(features, options.Seed) : null;
         }
         LayerGradients? gradients = null;
         if (byGradient)
@@ -108,7 +116,7 @@ public static class SelectionPipeline
             request.Model, request.Task, ranks ? TokenRules.NameOf(request.Features.Token) : null, options, selection!, similarities, bootstrap, gradients)
             with
         { Predicted = chosen?.ToReport() };
-        return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all) { Gradients = gradients };
+        return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all) { Gradients = gradients, Matrix = matrix };
     }
 
     /// <summary>Similarities, and features for resampling; null if they are not wanted.</summary>
@@ -123,7 +131,7 @@ public static class SelectionPipeline
             return (LayerSimilarities.Compute(features), features);
         }
         var random = new SplitMix64(request.Options.Seed);
-        int[] keep = request.Resamples == 0 ? [] : Bootstrap.Subset(examples.Count, random) ?? [.. Enumerable.Range(0, examples.Count)];
+        int[] keep = request.Resamples == 0 && !request.AllPairs ? [] : Bootstrap.Subset(examples.Count, random) ?? [.. Enumerable.Range(0, examples.Count)];
         var (similarities, kept) = FeatureExtractor.Stream(model, examples, request.Features, keep, progress, cancellation);
         return (similarities, kept.Count == 0 ? null : kept);
     }

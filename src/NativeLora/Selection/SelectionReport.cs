@@ -99,6 +99,8 @@ public sealed record SelectionReport
                     CkaMean = bootstrap.Layers[l].CkaMean,
                     CkaLow = bootstrap.Layers[l].CkaLow,
                     CkaHigh = bootstrap.Layers[l].CkaHigh,
+                    CkaDebiasedLow = bootstrap.Layers[l].CkaDebiasedLow,
+                    CkaDebiasedHigh = bootstrap.Layers[l].CkaDebiasedHigh,
                 },
             })],
             Order = selection.Order,
@@ -251,6 +253,12 @@ public sealed record BootstrapReport
 
     /// <summary>97.5th percentile of the biased CKA.</summary>
     public double? CkaHigh { get; init; }
+
+    /// <summary>2.5th percentile of the debiased CKA over halves of the samples, drawn without replacement.</summary>
+    public double? CkaDebiasedLow { get; init; }
+
+    /// <summary>97.5th percentile of it.</summary>
+    public double? CkaDebiasedHigh { get; init; }
 }
 
 /// <summary>What training with a selection will take.</summary>

@@ -38,6 +38,7 @@ public sealed class Trainer : IDisposable
     private long _began, _tokensHere;
     private double _secondsBefore, _stepSeconds;
     private int _stepsHere;
+    private readonly StepTimer? _timer;
 
     /// <summary>Checks everything, plans for the largest batch and allocates; nothing is written before <see cref="Run"/>.</summary>
     /// <param name="model">What is trained.</param>
@@ -83,6 +84,8 @@ public sealed class Trainer : IDisposable
         var batch = options.EvaluationBatchSize ?? (options.BatchTokens is null ? options.BatchSize!.Value : 8);
         Recomputation = new TrainingMemory(model, options, _train, dev is null ? null : Evaluator.PlanFor(model, dev, batch)).Choose(capacity, longest);
         _session = new TrainingSession(model, capacity, longest, options.Adam, options.BaseDropout, Recomputation?.Layers, options.PackWeights) { Seed = options.Seed };
+        LongestSequence = longest;
+        _timer = options.ProfileSteps > 0 ? new StepTimer(_session.Session, options.ProfileSteps) : null;
         try
         {
             _shared = _ranks is null ? null : new RankTraining(_ranks, model, _session, _train, sequences, options.LeastRangeBytes);
@@ -111,6 +114,12 @@ public sealed class Trainer : IDisposable
 
     /// <summary>What a training step takes, by category.</summary>
     public MemoryReport Memory => Plan.Report(_model.Pretrained.Device.ScratchBytes, _options.Optimizer, _session.Session.PackedBytes);
+
+    /// <summary>Tokens of the longest example.</summary>
+    public int LongestSequence { get; }
+
+    /// <summary>Where the time of the steps went that <see cref="TrainerOptions.ProfileSteps"/> asks for; null where it does not, or no step came so far.</summary>
+    public StepTimes? Times => _timer?.Times;
 
     /// <summary>Which layers are recomputed, and what that saves; null where neither layers nor a budget were given.</summary>
     public RecomputeChoice? Recomputation { get; }
@@ -354,6 +363,7 @@ public sealed class Trainer : IDisposable
     private void Step()
     {
         var start = Stopwatch.GetTimestamp();
+        _timer?.BeforeStep(TotalSteps - _state.Step);
         var sequences = _order.SequenceCapacity;
         var (batches, labels) = Gather();
         _shared?.Begin();
@@ -394,7 +404,9 @@ public sealed class Trainer : IDisposable
         _state.LossSum += loss;
         _state.LossSteps++;
         _state.Seconds = Seconds();
-        _stepSeconds += Stopwatch.GetElapsedTime(start).TotalSeconds;
+        var seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        _timer?.AfterStep(seconds, tokens, batches);
+        _stepSeconds += seconds;
         _stepsHere++;
         _tokensHere += tokens;
         Report(rate, norm);

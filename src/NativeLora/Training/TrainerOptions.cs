@@ -114,6 +114,9 @@ public sealed record TrainerOptions
     /// <summary>Bytes below which the gradients of a layer are exchanged together with those of the next.</summary>
     internal int LeastRangeBytes { get; init; } = 64 << 10;
 
+    /// <summary>Steps of which every operation is timed, after two that are not; 0 for none, which costs nothing. No bit of the result depends on it.</summary>
+    public int ProfileSteps { get; init; }
+
     /// <summary>Whether a higher value of the metric to keep the best by is better.</summary>
     internal bool BestIsHigher => HigherIsBetter ?? KeepBest is not ("loss" or "perplexity");
 
@@ -136,6 +139,7 @@ public sealed record TrainerOptions
         Least(SaveEvery, 0, "the number of steps between checkpoints");
         Least(KeepCheckpoints, 1, "the number of checkpoints to keep");
         Least(LogEvery, 1, "the number of steps between lines of metrics");
+        Least(ProfileSteps, 0, "the number of steps to profile");
         Least(WarmupSteps ?? 0, 0, "the number of warm-up steps");
         Least(MaxLength ?? 1, 1, "the maximum length");
         From0(LearningRate, "the learning rate");

@@ -53,7 +53,7 @@ public sealed class SelectionReportTests : IDisposable
             "lowest_adapted_layer", "dropped_first", "left_out", "predicted"], root.EnumerateObject().Select(p => p.Name));
         var layer = root.GetProperty("layers")[1];
         Assert.Equal(["layer", "cka", "cka_debiased", "cosine", "angular", "constant_input", "selected", "bootstrap"], layer.EnumerateObject().Select(p => p.Name));
-        Assert.Equal(["selected_fraction", "cka_mean", "cka_low", "cka_high"], layer.GetProperty("bootstrap").EnumerateObject().Select(p => p.Name));
+        Assert.Equal(["selected_fraction", "cka_mean", "cka_low", "cka_high", "cka_debiased_low", "cka_debiased_high"], layer.GetProperty("bootstrap").EnumerateObject().Select(p => p.Name));
         Assert.Equal(["memory_bytes", "trainable_parameters", "flops_per_step"], root.GetProperty("predicted").EnumerateObject().Select(p => p.Name));
         Assert.Equal(JsonValueKind.Null, root.GetProperty("layers")[0].GetProperty("cka").ValueKind);
         Assert.True(root.GetProperty("layers")[0].GetProperty("constant_input").GetBoolean());

@@ -20,7 +20,11 @@ internal static class SelectionRun
     /// <param name="Samples">Rows that are compared; null for all.</param>
     /// <param name="Resamples">Resamples for stability.</param>
     /// <param name="BatchSize">Sequences of the batch whose cost is predicted.</param>
-    public sealed record Plan(SelectionOptions Options, FeatureOptions Features, int? Samples, int Resamples, int BatchSize);
+    public sealed record Plan(SelectionOptions Options, FeatureOptions Features, int? Samples, int Resamples, int BatchSize)
+    {
+        /// <summary>What the training may take, in place of a ratio.</summary>
+        public TrainingBudget? Budget { get; init; }
+    }
 
     /// <summary>Selects.</summary>
     public static SelectionResult Go(Ui ui, ModelSettings settings, TaskSetup setup, PretrainedModel model, ITokenizer tokenizer, LoraConfig config, Plan plan)
@@ -31,10 +35,10 @@ internal static class SelectionRun
         var ranks = SelectionPipeline.NeedsScores(options.Strategy);
         ui.Fact("task", $"{setup.Name}: {Ui.Count(setup.Train.Count, "row")} of {setup.Train.Path}");
         ui.Fact("select", byGradient
-            ? $"{SelectionOptions.NameOf(options.Strategy)}: one backward over {Ui.Count(compared, "row")}, adapters on all layers with B = 0, ratio {options.Ratio}"
+            ? $"{SelectionOptions.NameOf(options.Strategy)}: one backward over {Ui.Count(compared, "row")}, adapters on all layers with B = 0, {Size(plan)}"
             : ranks
-            ? $"{SelectionOptions.NameOf(options.Strategy)} at token {TokenRules.NameOf(features.Token)} over {Ui.Count(compared, "row")}, ratio {options.Ratio}, rule {(options.Rule == SelectionRule.Paper ? "paper" : "plain")}"
-            : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is { } ratio ? $", ratio {ratio}" : "")}: no row is looked at");
+            ? $"{SelectionOptions.NameOf(options.Strategy)} at token {TokenRules.NameOf(features.Token)} over {Ui.Count(compared, "row")}, {Size(plan)}, rule {(options.Rule == SelectionRule.Paper ? "paper" : "plain")}"
+            : $"{SelectionOptions.NameOf(options.Strategy)}{(options.Ratio is null && plan.Budget is null ? "" : $", {Size(plan)}")}: no row is looked at");
 
         var examples = setup.Encode(setup.Train, tokenizer, model.Model, ranks ? compared : 1024, features.Token == TokenRule.Content);
         var length = examples.Max(e => e.Length);
@@ -47,6 +51,7 @@ internal static class SelectionRun
             Features = features,
             Resamples = plan.Resamples,
             AllPairs = ranks && !byGradient,
+            Budget = plan.Budget,
             HiddenKeyId = byGradient ? setup.HiddenKeyId(model.Model, tokenizer) : null,
             Cost = new CostRequest
             {
@@ -82,6 +87,13 @@ internal static class SelectionRun
         else
             File.Delete(to);
     }
+
+    private static string Size(Plan plan) => plan switch
+    {
+        { Budget: { } budget } => $"within {string.Join(" and ", ((string?[])[budget.Bytes is { } bytes ? Ui.MiB(bytes) : null, budget.Flops is { } flops ? $"{Ui.Flops(flops)} a step" : null]).OfType<string>())}",
+        { Options.Count: { } count } => Ui.Count(count, "layer"),
+        _ => FormattableString.Invariant($"ratio {plan.Options.Ratio}"),
+    };
 
     /// <summary>Writes selection.json and the files that the paper's scripts write.</summary>
     /// <returns>The path of selection.json.</returns>

@@ -110,9 +110,9 @@ internal static class MemoryCommand
         ? [.. Enumerable.Range(0, count).Select(i => $"LABEL_{i}")]
         : throw new InputException($"--num-labels {count}: give at least 1");
 
-    /// <summary>Layers by number or mask; none of them may be meant.</summary>
+    /// <summary>Layers by number or mask; all or none of them may be meant.</summary>
     internal static IReadOnlyList<int> Choice(string mask, int layers) =>
-        mask == "none" || (mask.Length == layers && mask.All(c => c == '0')) ? [] : LayerSelection.ParseLayers(mask, layers);
+        mask == "all" ? [.. Enumerable.Range(0, layers)] : mask == "none" || (mask.Length == layers && mask.All(c => c == '0')) ? [] : LayerSelection.ParseLayers(mask, layers);
 
     private static IReadOnlyList<int> OfFile(string file, int layers)
     {

@@ -15,7 +15,7 @@ internal sealed class MemoryStudy(Option<string?> selection)
 
     private readonly Option<string[]> _compare = new("--compare")
     {
-        Description = "two masks: what the second saves against the first, layer by layer, and why the rest remains",
+        Description = "two masks (or all, or none): what the second saves against the first, layer by layer, and why the rest remains",
         HelpName = "MASK MASK",
         Arity = new ArgumentArity(2, 2),
         AllowMultipleArgumentsPerToken = true,
@@ -67,7 +67,7 @@ internal sealed class MemoryStudy(Option<string?> selection)
         if (request.MemoryBudget is not null)
             throw new InputException("--memory-budget recomputes layers until a mask fits; --suggest chooses the mask: give --budget-bytes, with --recompute if layers shall be recomputed");
         var bytes = parsed.GetValue(_bytes) is { } size ? ByteSize.Parse("--budget-bytes", size) : (long?)null;
-        var flops = parsed.GetValue(_flops) is { } count ? Operations(count) : (long?)null;
+        var flops = parsed.GetValue(_flops) is { } count ? FlopCount.Parse("--budget-flops", count) : (long?)null;
         if (bytes is null && flops is null)
             throw new InputException("--suggest needs a budget: give --budget-bytes, --budget-flops, or both");
         var report = SelectionReport.Load(file);
@@ -96,24 +96,5 @@ internal sealed class MemoryStudy(Option<string?> selection)
         double?[] gains = [.. report.Layers.Select(gain)];
         return gains.Any(g => g is not null) ? gains
             : throw new InputException($"{file}: strategy {report.Strategy} measured no {score} of any layer: select with --strategy {score}, or give another --score");
-    }
-
-    private static long Operations(string text)
-    {
-        var number = text.Trim();
-        if (number.EndsWith("FLOP", StringComparison.OrdinalIgnoreCase))
-            number = number[..^4].Trim();
-        var factor = number.Length == 0 ? 0 : char.ToUpperInvariant(number[^1]) switch
-        {
-            'M' => 1e6,
-            'G' => 1e9,
-            'T' => 1e12,
-            'P' => 1e15,
-            _ => 1.0,
-        };
-        return factor > 0 && double.TryParse(factor > 1 ? number[..^1].Trim() : number, NumberStyles.AllowDecimalPoint | NumberStyles.AllowExponent, CultureInfo.InvariantCulture, out var value)
-            && value * factor is >= 1 and < 9e18
-            ? (long)(value * factor)
-            : throw new InputException($"--budget-flops {text}: give operations of a step such as 250G, 1.5T or 2.5e11");
     }
 }

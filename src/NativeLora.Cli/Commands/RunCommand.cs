@@ -75,7 +75,7 @@ internal static class RunCommand
         else
         {
             var features = selection.Features(parsed, choice, setup.PadId(model.Model, tokenizer));
-            var plan = new SelectionRun.Plan(choice, features, selection.Samples(parsed, model.Model), resamples, options.BatchSize ?? 32);
+            var plan = new SelectionRun.Plan(choice, features, selection.Samples(parsed, model.Model), resamples, options.BatchSize ?? 32) { Budget = selection.Budget(parsed) };
             var result = SelectionRun.Go(ui, settings, setup, model, tokenizer, config, plan);
             layers = [.. result.Selection.Selected.Order()];
             if (layers.Count == 0)

@@ -49,7 +49,7 @@ internal static class SelectCommand
         var tokenizer = TokenizerLoader.FromFolder(settings.Folder);
         var features = selection.Features(parsed, options, setup.PadId(model.Model, tokenizer));
         var samples = selection.Samples(parsed, model.Model);
-        var result = SelectionRun.Go(ui, settings, setup, model, tokenizer, config, new SelectionRun.Plan(options, features, samples, resamples, batchSize));
+        var result = SelectionRun.Go(ui, settings, setup, model, tokenizer, config, new SelectionRun.Plan(options, features, samples, resamples, batchSize) { Budget = selection.Budget(parsed) });
         Write(ui, settings, setup, result, output);
         if (ui.Json)
             Ui.WriteJson(result.Report.ToJson());

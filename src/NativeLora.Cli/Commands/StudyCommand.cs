@@ -20,13 +20,19 @@ internal static class StudyCommand
             DefaultValueFactory = _ => "all,cka,random,none",
             HelpName = "NAMES",
         };
-        var ratios = new Option<string>("--ratios") { Description = "shares of the layers to adapt, between commas", DefaultValueFactory = _ => "0.5", HelpName = "X,Y" };
+        var ratios = new Option<string?>("--ratios") { Description = "shares of the layers to adapt, between commas (default: 0.5, and none where there is a budget)", HelpName = "X,Y" };
+        var bytes = new Option<string?>("--budget-bytes")
+        {
+            Description = "planned bytes within which each strategy takes as many layers as fit, between commas: 200MiB; 60%, of the way from the cheapest layer to all; mask:000111, what that mask takes",
+            HelpName = "SIZES",
+        };
+        var flops = new Option<string?>("--budget-flops") { Description = "the same for the operations of a step: 250G, 60%, mask:000111", HelpName = "AMOUNTS" };
         var seeds = new Option<string>("--seeds") { Description = "how many seeds, from 0 on, or the seeds between commas", DefaultValueFactory = _ => "3", HelpName = "N" };
         var json = new Option<bool>("--json") { Description = "print study.json and nothing else" };
         var command = new Command("study", "Compare choices of layers: train every strategy with every ratio and seed, and make the tables. Given again, it goes on.");
         model.AddTo(command);
         task.AddTo(command);
-        foreach (var option in (Option[])[strategies, ratios, seeds])
+        foreach (var option in (Option[])[strategies, ratios, bytes, flops, seeds])
             command.Options.Add(option);
         selection.AddComparisonTo(command);
         lora.AddTo(command, withSeed: false);
@@ -36,9 +42,10 @@ internal static class StudyCommand
         {
             var ui = new Ui(parsed.GetValue(json));
             var chosen = StudyGrid.Strategies(parsed.GetValue(strategies)!);
-            var shares = StudyGrid.Ratios(parsed.GetValue(ratios)!);
+            IReadOnlyList<StudyBudget> budgets = [.. StudyBudget.Parse("--budget-bytes", parsed.GetValue(bytes), false), .. StudyBudget.Parse("--budget-flops", parsed.GetValue(flops), true)];
+            var shares = parsed.GetValue(ratios) is { } given ? StudyGrid.Ratios(given) : budgets.Count > 0 ? [] : [0.5];
             var request = Read(parsed, model.Read(parsed), task, lora, selection, training, StudyGrid.Seeds(parsed.GetValue(seeds)!),
-                (blueprint, complete) => StudyGrid.Rows(chosen, shares, blueprint.Model.Layers, complete));
+                (blueprint, complete) => StudyGrid.Rows(chosen, shares, budgets, blueprint.Model.Layers, complete));
             return Run(request, ui);
         });
         return command;
@@ -69,6 +76,8 @@ internal static class StudyCommand
         // What can be wrong is found before any data are read.
         request.Training(tasks[0], 0).Validate();
         _ = request.Lora(ModelHead.SequenceClassification);
+        if (request.Rows.Any(r => r.Budget is not null) && request.Training(tasks[0], 0).MemoryBudget is not null)
+            throw new InputException("--memory-budget recomputes layers until a mask fits, and --budget-bytes or --budget-flops choose the mask: give one of them, with --recompute if layers shall be recomputed");
         foreach (var row in request.Rows.Where(r => r.NeedsScores))
             _ = request.Features(row.Options, null);
         AtomicFile.CheckFolder(output);

@@ -15,6 +15,14 @@ internal sealed class SelectionCliOptions
     };
 
     private readonly Option<double?> _ratio = new("--ratio") { Description = "share of the layers to adapt (default: 0.5)", HelpName = "X" };
+    private readonly Option<string?> _bytes = new("--budget-bytes")
+    {
+        Description = "planned bytes of the training within which the strategy takes as many layers as fit, in place of --ratio; suggest and suggest-gradient need a budget",
+        HelpName = "SIZE",
+    };
+
+    private readonly Option<string?> _flops = new("--budget-flops") { Description = "the same for the operations of a step, such as 250G", HelpName = "N" };
+
     private readonly Option<string> _rule = new("--rule")
     {
         Description = "paper: as the paper's scripts do it; plain: without their accidents",
@@ -39,7 +47,7 @@ internal sealed class SelectionCliOptions
 
     public void AddTo(Command command, bool reuse = true)
     {
-        foreach (var option in (Option[])[_strategy, _ratio, _rule, _token, _samples, _bootstrap])
+        foreach (var option in (Option[])[_strategy, _ratio, _bytes, _flops, _rule, _token, _samples, _bootstrap])
             command.Options.Add(option);
         if (reuse)
             command.Options.Add(_selection);
@@ -69,6 +77,14 @@ internal sealed class SelectionCliOptions
         var n => n,
     };
 
+    /// <summary>What the training may take; null where a ratio counts.</summary>
+    public TrainingBudget? Budget(ParseResult parsed)
+    {
+        var (bytes, flops) = (parsed.GetValue(_bytes), parsed.GetValue(_flops));
+        return bytes is null && flops is null ? null
+            : new TrainingBudget(bytes is null ? null : ByteSize.Parse("--budget-bytes", bytes), flops is null ? null : FlopCount.Parse("--budget-flops", flops));
+    }
+
     public SelectionOptions Read(ParseResult parsed, Model model, ulong seed)
     {
         var strategy = SelectionOptions.Parse(parsed.GetValue(_strategy)!);
@@ -76,7 +92,15 @@ internal sealed class SelectionCliOptions
             throw new InputException("--strategy exhaustive is every mask of a size: give it to nativelora study --strategies, or choose another strategy");
         if (!TakesRatio(strategy) && parsed.GetValue(_ratio) is { } useless)
             throw new InputException($"--ratio {useless} has no meaning with --strategy {parsed.GetValue(_strategy)}: leave it out");
-        return Read(parsed, strategy, parsed.GetValue(_ratio) ?? 0.5, model, seed);
+        if (Budget(parsed) is null)
+            return strategy.Strategy is SelectionStrategy.Suggest or SelectionStrategy.SuggestGradient
+                ? throw new InputException($"--strategy {SelectionOptions.NameOf(strategy.Strategy)} is the best mask within a budget: give --budget-bytes or --budget-flops")
+                : Read(parsed, strategy, parsed.GetValue(_ratio) ?? 0.5, model, seed);
+        var option = parsed.GetValue(_bytes) is null ? "--budget-flops" : "--budget-bytes";
+        if (parsed.GetValue(_ratio) is not null)
+            throw new InputException($"both --ratio and {option} are given: give one of them");
+        return TakesRatio(strategy) ? Read(parsed, strategy, null, model, seed)
+            : throw new InputException($"{option} has no meaning with --strategy {parsed.GetValue(_strategy)}: leave it out");
     }
 
     /// <summary>Whether a strategy chooses a share of the layers.</summary>

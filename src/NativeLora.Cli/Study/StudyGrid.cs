@@ -11,8 +11,11 @@ internal sealed record StudyRow(string Name, SelectionOptions Options)
 {
     public double? Ratio => Options.Ratio;
 
+    /// <summary>What its layers may cost, in place of a ratio.</summary>
+    public StudyBudget? Budget { get; init; }
+
     /// <summary>Such as <c>cka 0.5</c>.</summary>
-    public string Label => Ratio is { } ratio ? string.Create(CultureInfo.InvariantCulture, $"{Name} {ratio}") : Name;
+    public string Label => Budget is { } budget ? $"{Name} {budget.Label}" : Ratio is { } ratio ? string.Create(CultureInfo.InvariantCulture, $"{Name} {ratio}") : Name;
 
     public bool NeedsScores => SelectionPipeline.NeedsScores(Options.Strategy);
 
@@ -24,6 +27,9 @@ internal sealed record StudyRow(string Name, SelectionOptions Options)
     public bool IsExhaustive { get; init; }
 
     public bool Is(SelectionStrategy strategy) => Options.Strategy == strategy;
+
+    /// <summary>Whether another row chooses with the same ratio or within the same budget, so that the two can be compared.</summary>
+    public bool IsBeside(StudyRow other) => Budget is { } budget ? budget == other.Budget : other.Budget is null && Ratio is not null && Ratio == other.Ratio;
 }
 
 /// <summary>Reads what the grid is made of.</summary>
@@ -69,17 +75,38 @@ internal static class StudyGrid
         { IsExhaustive = true });
     }
 
-    /// <summary>Every strategy with every ratio that it takes.</summary>
+    /// <summary>Every strategy with every ratio and every budget that it takes.</summary>
     public static IReadOnlyList<StudyRow> Rows(
-        IReadOnlyList<(string Name, SelectionOptions Options)> strategies, IReadOnlyList<double> ratios, int layers, Func<SelectionOptions, double?, SelectionOptions> complete)
+        IReadOnlyList<(string Name, SelectionOptions Options)> strategies, IReadOnlyList<double> ratios, IReadOnlyList<StudyBudget> budgets, int layers,
+        Func<SelectionOptions, double?, SelectionOptions> complete)
     {
+        foreach (var budget in budgets)
+            budget.Check(layers);
         var rows = new List<StudyRow>();
         foreach (var (name, options) in strategies)
-            foreach (var ratio in SelectionCliOptions.TakesRatio(options) ? ratios.Select(r => (double?)r) : [null])
-                rows.AddRange(options.Strategy == SelectionStrategy.Exhaustive ? Exhaustive(complete(options, ratio), layers) : [new StudyRow(name, complete(options, ratio))]);
+        {
+            if (!SelectionCliOptions.TakesRatio(options))
+            {
+                rows.Add(new StudyRow(name, complete(options, null)));
+                continue;
+            }
+            if (IsSuggestion(options.Strategy) && budgets.Count == 0)
+                throw new InputException($"strategy {name} is the best mask within a budget: give --budget-bytes or --budget-flops");
+            if (!IsSuggestion(options.Strategy))
+                foreach (var ratio in ratios)
+                    rows.AddRange(options.Strategy == SelectionStrategy.Exhaustive ? Exhaustive(complete(options, ratio), layers) : [new StudyRow(name, complete(options, ratio))]);
+            // Every mask of a size: a size is no budget.
+            if (options.Strategy == SelectionStrategy.Exhaustive)
+                continue;
+            rows.AddRange(budgets.Select(budget => new StudyRow(name, complete(options, null)) { Budget = budget }));
+        }
+        if (strategies.Any(s => s.Options.Strategy == SelectionStrategy.Exhaustive) && ratios.Count == 0)
+            throw new InputException("strategy exhaustive is every mask of a size: give --ratios beside the budgets, or leave it out");
         // What no scores are needed for is known to fit right away; the others choose as many as "first" does.
-        foreach (var row in rows)
+        foreach (var row in rows.Where(r => r.Budget is null))
             _ = LayerSelection.Select(layers, null, row.NeedsScores ? row.Options with { Strategy = SelectionStrategy.First } : row.Options);
         return rows;
     }
+
+    private static bool IsSuggestion(SelectionStrategy strategy) => strategy is SelectionStrategy.Suggest or SelectionStrategy.SuggestGradient;
 }

@@ -10,15 +10,40 @@ internal static class StudyJson
         ["model"] = report.Model,
         ["seeds"] = new JsonArray([.. report.Seeds.Select(s => (JsonNode)s)]),
         ["settings"] = new JsonObject(report.Settings.Select(s => KeyValuePair.Create(s.Key, (JsonNode?)s.Value))),
-        ["tasks"] = new JsonArray([.. report.Tasks.Select(Of)]),
+        ["tasks"] = new JsonArray([.. report.Tasks.Select((t, i) => Of(t, report.Comparisons[i]))]),
+        ["together"] = report.Together is { } together ? Of(together) : null,
+        ["left_out"] = new JsonArray([.. report.LeftOut.Select(l => (JsonNode)new JsonObject { ["task"] = l.Task.Key, ["strategy"] = l.Row.Name, ["budget"] = l.Row.Budget?.Text, ["seed"] = l.Seed, ["reason"] = l.Reason })]),
         ["cells"] = new JsonArray([.. report.Cells.Select(c => Of(report, c))]),
     };
 
-    private static JsonObject Of(TaskSummary task) => new()
+    private static JsonObject Of(ComparisonTable table) => new()
+    {
+        ["metric"] = table.Metric,
+        ["comparisons"] = table.Tests,
+        ["rows"] = new JsonArray([.. table.Rows.Select(c => (JsonNode)new JsonObject
+        {
+            ["strategy"] = c.Row.Name,
+            ["ratio"] = c.Row.Ratio,
+            ["budget"] = c.Row.Budget?.Text,
+            ["against"] = c.Against,
+            ["mean"] = c.Difference.Mean,
+            ["low"] = c.Difference.Low,
+            ["high"] = c.Difference.High,
+            ["n"] = c.Difference.Over.Count,
+            ["same_masks"] = c.SameMasks,
+            ["p"] = c.P,
+            ["holm"] = c.Holm,
+            ["verdict"] = ComparisonWords.Word(c.Verdict),
+        })]),
+        ["findings"] = new JsonArray([.. ComparisonWords.Sentences(table).Select(s => (JsonNode)s)]),
+    };
+
+    private static JsonObject Of(TaskSummary task, ComparisonTable comparisons) => new()
     {
         ["task"] = task.Task.Key,
         ["metric"] = task.Task.Metric,
         ["rows"] = new JsonArray([.. task.Rows.Select(row => Of(task, row))]),
+        ["against"] = Of(comparisons),
         ["findings"] = new JsonArray([.. task.Sentences.Select(s => (JsonNode)s)]),
     };
 
@@ -38,6 +63,9 @@ internal static class StudyJson
         ["metrics"] = new JsonObject(task.Task.Metrics.Select(m => KeyValuePair.Create(m, row.Metrics[m] is { } value ? Of(value) : null))),
         ["versus_all"] = Of(row.VersusAll),
         ["versus_random"] = Of(row.VersusRandom),
+        ["versus_last"] = Of(row.VersusLast),
+        ["budget"] = row.Within is { } within ? new JsonObject { ["text"] = within.Budget.Text, [within.Budget.IsFlops ? "flops" : "bytes"] = within.Limit } : null,
+        ["allocated_bytes"] = row.Mean(r => r.AllocatedBytes),
     };
 
     private static JsonNode? Of(Spread value) => new JsonObject { ["mean"] = value.Mean, ["std"] = value.Deviation };
@@ -73,6 +101,7 @@ internal static class StudyJson
             ["saved_bytes"] = r.SavedBytes,
             ["allocated_bytes"] = r.AllocatedBytes,
             ["peak_process_bytes"] = r.PeakProcessBytes,
+            ["budget"] = cell.Within is { } within ? new JsonObject { ["text"] = within.Budget.Text, [within.Budget.IsFlops ? "flops" : "bytes"] = within.Limit, ["planned"] = within.Planned } : null,
         };
     }
 }

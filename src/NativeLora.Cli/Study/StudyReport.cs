@@ -11,16 +11,29 @@ internal sealed class StudyReport
     private readonly IReadOnlyDictionary<(string Task, string Mask, ulong Seed), CellResult> _results;
 
     public StudyReport(
-        StudyRequest request, IReadOnlyDictionary<string, string> settings, IReadOnlyList<StudyCell> cells,
+        StudyRequest request, IReadOnlyDictionary<string, string> settings, IReadOnlyList<StudyCell> cells, IReadOnlyList<LeftOut> leftOut,
         IReadOnlyDictionary<(string Task, string Mask, ulong Seed), CellResult> results)
     {
-        (_request, _settings, Cells, _results) = (request, settings, cells, results);
+        (_request, _settings, Cells, LeftOut, _results) = (request, settings, cells, leftOut, results);
         Tasks = [.. cells.GroupBy(c => c.Task).Select(g => TaskSummary.Of(g.Key, [.. g], results))];
+        Comparisons = [.. Tasks.Select(t => new ComparisonTable(t.Task.Key, t.Task.Metric, StudyComparisons.Of(t)))];
+        if (Tasks.Count > 1)
+            Together = new ComparisonTable(
+                $"All {Tasks.Count} tasks together", Tasks.Select(t => t.Task.Metric).Distinct().Count() == 1 ? Tasks[0].Task.Metric : "main metrics", StudyComparisons.Together(Tasks));
     }
 
     public IReadOnlyList<StudyCell> Cells { get; }
 
     public IReadOnlyList<TaskSummary> Tasks { get; }
+
+    /// <summary>Rows that have no cell on a task.</summary>
+    public IReadOnlyList<LeftOut> LeftOut { get; }
+
+    /// <summary>Every choice against random and last, task by task.</summary>
+    public IReadOnlyList<ComparisonTable> Comparisons { get; }
+
+    /// <summary>The same over the mean of the tasks; null for one task.</summary>
+    public ComparisonTable? Together { get; }
 
     public string Model => _request.Model.Name;
 
@@ -58,6 +71,12 @@ internal sealed class StudyReport
                 ui.Line();
                 ui.Line(sentence);
             }
+        }
+        foreach (var table in Comparisons.Concat(Together is { } together ? [together] : []).Where(t => t.Rows.Count > 0))
+        {
+            ui.Title($"{table.Name}: against random and last");
+            foreach (var sentence in ComparisonWords.Sentences(table))
+                ui.Line(sentence);
         }
         ui.Line();
         ui.Fact("written", $"{_request.Output}: study.md, study.csv, summary.csv, study.json");

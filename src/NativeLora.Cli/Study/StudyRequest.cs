@@ -66,4 +66,7 @@ internal sealed record StudyCell(StudyTask Task, StudyRow Row, ulong Seed, IRead
 {
     /// <summary>Cells with the same are trained once.</summary>
     public (string Task, string Mask, ulong Seed) Training => (Task.Key, Mask, Seed);
+
+    /// <summary>What it was chosen within; null for a row of a ratio.</summary>
+    public CellBudget? Within { get; init; }
 }

@@ -23,8 +23,13 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
         var tokenizer = TokenizerLoader.FromFolder(request.Model.Folder);
         var tasks = OpenTasks(tokenizer);
         using var folder = StudyFolder.Open(request.Output, _settings, request.Overwrite);
-        var cells = tasks.SelectMany(t => Cells(t, folder, tokenizer)).ToList();
-        var report = new StudyReport(request, _settings, cells, Train(cells, folder, tokenizer));
+        var leftOut = new List<LeftOut>();
+        var cells = tasks.SelectMany(t => Cells(t, folder, tokenizer, leftOut)).ToList();
+        foreach (var group in leftOut.GroupBy(l => (l.Task, l.Row)))
+            ui.Fact("left out", $"{group.Key.Task.Key}  {group.Key.Row.Label}: {group.First().Reason}");
+        if (cells.Count == 0)
+            throw new InputException($"no strategy has a layer that fits its budget: {leftOut[0].Reason}");
+        var report = new StudyReport(request, _settings, cells, leftOut, Train(cells, folder, tokenizer));
         report.Write();
         return report;
     }
@@ -74,23 +79,44 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
             throw new InputException($"strategy none trains nothing in task {setup.Name}, which has no head: leave it out, or name --modules-to-save");
     }
 
-    private IEnumerable<StudyCell> Cells(StudyTask task, StudyFolder folder, ITokenizer tokenizer)
+    private List<StudyCell> Cells(StudyTask task, StudyFolder folder, ITokenizer tokenizer, List<LeftOut> leftOut)
     {
         var layers = request.Blueprint.Model.Layers;
         var scores = Scores(task, folder.Selection(task.Key), tokenizer);
         var modules = PretrainedModel.Modules(request.Blueprint.Model, task.Setup.Head);
+        using var device = request.Model.NewDevice();
+        var plans = request.Rows.Any(r => r.Budget is not null) ? StudyPlans.Of(request, task, device) : null;
         var cells = new List<StudyCell>();
         foreach (var seed in request.Seeds)
             foreach (var row in request.Rows)
             {
-                var choice = LayerSelection.Select(layers, scores, row.Options with { Seed = seed });
+                if (Choose(row, seed) is not var (choice, within))
+                    continue;
                 int[] chosen = [.. choice.Selected.Order()];
                 // Targets may fit some layers only: known now, not after hours.
                 if (chosen.Length > 0)
                     _ = TargetResolver.ForLayers(task.Lora, modules, chosen);
-                cells.Add(new StudyCell(task, row, seed, chosen, choice.Mask));
+                cells.Add(new StudyCell(task, row, seed, chosen, choice.Mask) { Within = within });
             }
         return cells;
+
+        (LayerSelection Choice, CellBudget? Within)? Choose(StudyRow row, ulong seed)
+        {
+            var options = row.Options with { Seed = seed };
+            if (row.Budget is not { } budget)
+                return (LayerSelection.Select(layers, scores, options), null);
+            var limit = budget.Resolve(plans!, layers);
+            try
+            {
+                var found = plans!.Select(scores, options, budget.Of(limit), Shell.Cancellation);
+                return (found.Selection, new CellBudget(budget, limit, budget.Cost(found.Cost)));
+            }
+            catch (InputException e)
+            {
+                leftOut.Add(new LeftOut(task, row, seed, e.Message));
+                return null;
+            }
+        }
     }
 
     // Similarities and gradients are measured apart, each once: a study that goes on may need the one that it has not.
@@ -117,10 +143,22 @@ internal sealed class StudyRun(StudyRequest request, Ui ui)
         ui.Title($"Layers on {task.Key}");
         var batch = request.Training(task.Settings, 0).BatchSize ?? 32;
         var result = SelectionRun.Go(ui, request.Model, task.Setup, model, tokenizer, task.Lora,
-            new SelectionRun.Plan(row.Options, request.Features(row.Options, task.Setup.PadId(request.Blueprint.Model, tokenizer)), request.Samples, 0, batch));
+            new SelectionRun.Plan(Measured(row.Options), request.Features(row.Options, task.Setup.PadId(request.Blueprint.Model, tokenizer)), request.Samples, 0, batch));
         SelectionRun.Write(request.Model, task.Setup, result, folder);
         return result.Scores!;
     }
+
+    // Without a ratio the choice that is written beside the scores is half of the layers; a suggestion looks at the scores of a strategy that ranks.
+    private SelectionOptions Measured(SelectionOptions options) => options with
+    {
+        Strategy = options.Strategy switch
+        {
+            SelectionStrategy.Suggest => SelectionStrategy.Cka,
+            SelectionStrategy.SuggestGradient => SelectionStrategy.Gradient,
+            var ranks => ranks,
+        },
+        Count = options.Ratio is null ? Math.Max(1, request.Blueprint.Model.Layers / 2) : null,
+    };
 
     private Dictionary<(string Task, string Mask, ulong Seed), CellResult> Train(List<StudyCell> cells, StudyFolder folder, ITokenizer tokenizer)
     {

@@ -48,8 +48,14 @@ internal sealed class RowSummary
     /// <summary>The main metric less that of all layers.</summary>
     public Difference? VersusAll { get; set; }
 
-    /// <summary>The main metric less that of random layers of the same ratio.</summary>
+    /// <summary>The main metric less that of random layers of the same ratio, or within the same budget.</summary>
     public Difference? VersusRandom { get; set; }
+
+    /// <summary>The main metric less that of the last layers of the same ratio, or within the same budget.</summary>
+    public Difference? VersusLast { get; set; }
+
+    /// <summary>What it was chosen within; null for a row of a ratio. Its bound is the same with every seed.</summary>
+    public CellBudget? Within => Cells[0].Within;
 
     /// <summary>Masks with how many seeds have them, in the order of the seeds.</summary>
     public IReadOnlyList<(string Mask, int Seeds)> Masks => [.. Cells.GroupBy(c => c.Mask).Select(g => (g.Key, g.Count()))];
@@ -61,9 +67,14 @@ internal sealed class RowSummary
 /// <summary>The rows of a task.</summary>
 internal sealed class TaskSummary
 {
-    private TaskSummary(StudyTask task, IReadOnlyList<RowSummary> rows) => (Task, Rows) = (task, rows);
+    /// <param name="task">The task.</param>
+    /// <param name="metric">The metric by which rows are compared.</param>
+    /// <param name="rows">The rows.</param>
+    public TaskSummary(StudyTask task, string metric, IReadOnlyList<RowSummary> rows) => (Task, Metric, Rows) = (task, metric, rows);
 
     public StudyTask Task { get; }
+
+    public string Metric { get; }
 
     public IReadOnlyList<RowSummary> Rows { get; }
 
@@ -78,19 +89,28 @@ internal sealed class TaskSummary
         {
             var row = rows[i];
             row.SameAs = rows.Take(i).FirstOrDefault(r => r.SameAs is null && r.Cells.Select(c => c.Mask).SequenceEqual(row.Cells.Select(c => c.Mask)))?.Row;
-            var random = rows.FirstOrDefault(r => r.Row.Is(SelectionStrategy.Random) && r.Row.Ratio is not null && r.Row.Ratio == row.Row.Ratio);
             row.VersusAll = Less(row, all, r => r.Value(task.Metric));
-            row.VersusRandom = Less(row, random, r => r.Value(task.Metric));
+            row.VersusRandom = Less(row, Beside(rows, row, SelectionStrategy.Random), r => r.Value(task.Metric));
+            row.VersusLast = Less(row, Beside(rows, row, SelectionStrategy.Last), r => r.Value(task.Metric));
             row.RelativeSeconds = all is null ? null : Pairs(row, all, r => r.SecondsPerStep) is { Count: > 0 } pairs ? pairs.Average(p => p.Value / p.Other) : null;
         }
-        return new TaskSummary(task, rows);
+        return new TaskSummary(task, task.Metric, rows);
     }
+
+    /// <summary>The row of a strategy with a row's ratio or budget; null if there is none.</summary>
+    public static RowSummary? Beside(IEnumerable<RowSummary> rows, RowSummary row, SelectionStrategy strategy) =>
+        rows.FirstOrDefault(r => r.Row.Is(strategy) && r.Row.IsBeside(row.Row));
 
     private static Difference? Less(RowSummary row, RowSummary? other, Func<CellResult, double?> value) =>
         other is null || ReferenceEquals(row, other) ? null
         : Pairs(row, other, value) is { Count: > 0 } pairs ? new Difference(Spread.Of([.. pairs.Select(p => p.Value - p.Other)])) : null;
 
     // Seed by seed: what a seed does to both rows cancels.
-    private static List<(double Value, double Other)> Pairs(RowSummary row, RowSummary other, Func<CellResult, double?> value) =>
-        [.. row.Results.Zip(other.Results).Where(p => value(p.First) is not null && value(p.Second) is not null).Select(p => (value(p.First)!.Value, value(p.Second)!.Value))];
+    private static List<(double Value, double Other)> Pairs(RowSummary row, RowSummary other, Func<CellResult, double?> value)
+    {
+        var others = other.Results.ToDictionary(r => r.Seed);
+        return [.. row.Results
+            .Select(r => (Value: value(r), Other: others.TryGetValue(r.Seed, out var paired) ? value(paired) : null))
+            .Where(p => p is { Value: not null, Other: not null }).Select(p => (p.Value!.Value, p.Other!.Value))];
+    }
 }

@@ -8,12 +8,13 @@ internal static class StudyWords
 {
     private static readonly SelectionStrategy[] References = [SelectionStrategy.All, SelectionStrategy.None, SelectionStrategy.Random];
 
-    /// <summary>A sentence for each ratio of CKA, or, without it, for each row that is no reference itself.</summary>
+    /// <summary>A sentence for each ratio of CKA, or, without it, for each row of a ratio that is no reference itself.</summary>
     public static IReadOnlyList<string> Of(TaskSummary summary)
     {
-        var looked = summary.Rows.Where(r => r.Row.Is(SelectionStrategy.Cka)).ToList();
+        // What is chosen within a budget is compared in a table of its own.
+        var looked = summary.Rows.Where(r => r.Row.Is(SelectionStrategy.Cka) && r.Row.Budget is null).ToList();
         if (looked.Count == 0)
-            looked = [.. summary.Rows.Where(r => !r.Row.IsExhaustive && !References.Contains(r.Row.Options.Strategy))];
+            looked = [.. summary.Rows.Where(r => r.Row.Budget is null && !r.Row.IsExhaustive && !References.Contains(r.Row.Options.Strategy))];
         return [.. looked.Select(r => Of(summary, r)).OfType<string>(), .. Exhausted(summary)];
     }
 
@@ -51,7 +52,7 @@ internal static class StudyWords
         ];
         if (differences.Count > 0)
             text += $": {string.Join(", ", differences.Select(d => $"{Signed(d.Difference.Mean)} against {d.Name}{Interval(d.Difference)}"))}";
-        var same = summary.Rows.Where(r => !ReferenceEquals(r, row) && !References.Contains(r.Row.Options.Strategy) && r.Cells.Select(c => c.Mask).SequenceEqual(row.Cells.Select(c => c.Mask))).ToList();
+        var same = summary.Rows.Where(r => !ReferenceEquals(r, row) && r.Row.Budget is null && !References.Contains(r.Row.Options.Strategy) && r.Cells.Select(c => c.Mask).SequenceEqual(row.Cells.Select(c => c.Mask))).ToList();
         if (same.Count > 0)
             text += $"; it chooses the same layers as {string.Join(" and ", same.Select(s => s.Row.Label))}, so the numbers are one training's";
         return $"{text}{Verdict(differences)}.";

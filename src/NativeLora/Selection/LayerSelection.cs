@@ -63,6 +63,8 @@ public sealed record LayerSelection
             SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte =>
                 Ranked(layers, scores ?? throw new InputException($"strategy {SelectionOptions.NameOf(options.Strategy)} needs the gradient of each layer: measure the layers first"), options),
             SelectionStrategy.Exhaustive => throw new InputException("strategy exhaustive is every mask of a size, which only a study tries: give it to study --strategies, or choose another strategy"),
+            SelectionStrategy.Suggest or SelectionStrategy.SuggestGradient => throw new InputException(
+                $"strategy {SelectionOptions.NameOf(options.Strategy)} is the best mask within a budget: give a study --budget-bytes or --budget-flops, or ask nativelora memory --suggest"),
             SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine =>
                 Ranked(layers, scores ?? throw new InputException($"strategy {SelectionOptions.NameOf(options.Strategy)} needs the similarity of each layer: score the layers first"), options),
             _ => throw new InputException($"unknown strategy {options.Strategy}"),

@@ -39,6 +39,12 @@ public enum SelectionStrategy
     /// <summary>Every mask of that many layers, in a study of a model of few layers: no choice by itself.</summary>
     Exhaustive,
 
+    /// <summary>Largest sum of 1 - CKA within a budget: see <see cref="MaskSuggestion"/>. Chosen by a <see cref="BudgetSelector"/> alone.</summary>
+    Suggest,
+
+    /// <summary>Largest sum of the norms of gradients within a budget. Chosen by a <see cref="BudgetSelector"/> alone.</summary>
+    SuggestGradient,
+
     /// <summary>Layers given by number or as a one-hot mask.</summary>
     Explicit,
 }
@@ -114,7 +120,7 @@ public sealed record SelectionOptions
 
     /// <summary>Names of the strategies, as <see cref="Parse"/> reads them and reports print them.</summary>
     public static IReadOnlyList<string> StrategyNames { get; } =
-        ["cka", "cka-debiased", "cosine", "random", "first", "last", "even", "all", "none", "gradient", "gradient-per-byte", "exhaustive"];
+        ["cka", "cka-debiased", "cosine", "random", "first", "last", "even", "all", "none", "gradient", "gradient-per-byte", "exhaustive", "suggest", "suggest-gradient"];
 
     /// <summary>Reads a strategy by name, or an explicit choice (<c>0,3,7-9</c> or a mask such as <c>010011</c>).</summary>
     /// <param name="text">What the user gave.</param>

@@ -29,6 +29,9 @@ public sealed record SelectionRequest
 
     /// <summary>Training whose cost is predicted, and whose adapters gradients are measured of; null for neither.</summary>
     public CostRequest? Cost { get; init; }
+
+    /// <summary>What that training may take, in place of a ratio; then there is no bootstrap. Null: the ratio counts.</summary>
+    public TrainingBudget? Budget { get; init; }
 }
 
 /// <summary>What a selection came to.</summary>
@@ -59,11 +62,11 @@ public static class SelectionPipeline
 {
     /// <summary>Whether a strategy looks at features.</summary>
     public static bool NeedsFeatures(SelectionStrategy strategy) =>
-        strategy is SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine;
+        strategy is SelectionStrategy.Cka or SelectionStrategy.CkaDebiased or SelectionStrategy.Cosine or SelectionStrategy.Suggest;
 
     /// <summary>Whether a strategy looks at gradients, and so at labels.</summary>
     public static bool NeedsGradients(SelectionStrategy strategy) =>
-        strategy is SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte;
+        strategy is SelectionStrategy.Gradient or SelectionStrategy.GradientPerByte or SelectionStrategy.SuggestGradient;
 
     /// <summary>Whether a strategy measures something on samples.</summary>
     public static bool NeedsScores(SelectionStrategy strategy) => NeedsFeatures(strategy) || NeedsGradients(strategy);
@@ -88,10 +91,12 @@ public static class SelectionPipeline
         var byGradient = NeedsGradients(options.Strategy);
         if (byGradient && request.Cost is null)
             throw new ArgumentException("gradients are of the adapters of a training: give its cost request", nameof(request));
-        var selection = ranks || byGradient ? null : LayerSelection.Select(layers, null, options);
-        if (selection is null)
-            LayerSelection.CheckOptions(options, layers);
+        if (request.Budget is not null && request.Cost is null)
+            throw new ArgumentException("a budget is of a training: give its cost request", nameof(request));
         var blueprint = ModelBlueprint.Of(model);
+        var selection = ranks || byGradient ? null : Choose(null);
+        if (selection is null && request.Budget is null)
+            LayerSelection.CheckOptions(options, layers);
         var all = request.Cost is { } cost ? CostPredictor.Predict(blueprint, cost, [.. Enumerable.Range(0, layers)]) : null;
 
         LayerSimilarities? similarities = null;
@@ -100,8 +105,8 @@ public static class SelectionPipeline
         if (ranks)
         {
             (similarities, var features) = Measure(model, examples, request, progress, cancellation);
-            selection = LayerSelection.Select(similarities, options);
-            if (request.Resamples > 0 && features is not null && features[0].Rows >= 4)
+            selection = Choose(similarities.Scores);
+            if (request.Resamples > 0 && request.Budget is null && features is not null && features[0].Rows >= 4)
                 bootstrap = Bootstrap.Run(features, options, request.Resamples, options.Seed);
             matrix = request.AllPairs && features is not null ? SimilarityMatrix.Of(features, options.Seed) : null;
         }
@@ -109,7 +114,7 @@ public static class SelectionPipeline
         if (byGradient)
         {
             gradients = LayerGradients.Measure(model, request.Cost!, examples, new GradientOptions { BatchTokens = request.Features.BatchTokens, HiddenKeyId = request.HiddenKeyId, Seed = options.Seed }, progress, cancellation);
-            selection = LayerSelection.Select(layers, gradients.Scores, options);
+            selection = Choose(gradients.Scores);
         }
         var chosen = request.Cost is { } training ? CostPredictor.Predict(blueprint, training, [.. selection!.Selected]) : null;
         var report = SelectionReport.Create(
@@ -117,6 +122,10 @@ public static class SelectionPipeline
             with
         { Predicted = chosen?.ToReport() };
         return new SelectionResult(report, selection!, similarities, bootstrap, chosen, all) { Gradients = gradients, Matrix = matrix };
+
+        LayerSelection Choose(LayerScores? scores) => request.Budget is { } budget
+            ? new BudgetSelector(blueprint, request.Cost!).Select(scores, options with { Ratio = null, Count = null }, budget, cancellation).Selection
+            : LayerSelection.Select(layers, scores, options);
     }
 
     /// <summary>Similarities, and features for resampling; null if they are not wanted.</summary>

@@ -98,13 +98,13 @@ public sealed class MemoryStudyTests
     [InlineData("0.34,1", 16)]
     public void ExhaustiveIsARowForEachMask(string ratios, int rows)
     {
-        var grid = StudyGrid.Rows(StudyGrid.Strategies("exhaustive"), StudyGrid.Ratios(ratios), 6, (options, ratio) => options with { Ratio = ratio });
+        var grid = StudyGrid.Rows(StudyGrid.Strategies("exhaustive"), StudyGrid.Ratios(ratios), [], 6, (options, ratio) => options with { Ratio = ratio });
         Assert.Equal(rows, grid.Count);
         Assert.Equal(rows, grid.Select(r => r.Options.Explicit).Distinct().Count());
         foreach (var row in grid)
             Assert.Equal((int)(row.Ratio!.Value * 6), LayerSelection.Select(6, null, row.Options).Selected.Count);
         Assert.Contains("12 layers have 924 masks of 6, more than 500", Assert.Throws<InputException>(() =>
-            StudyGrid.Rows(StudyGrid.Strategies("exhaustive"), [0.5], 12, (options, ratio) => options with { Ratio = ratio })).Message, StringComparison.Ordinal);
+            StudyGrid.Rows(StudyGrid.Strategies("exhaustive"), [0.5], [], 12, (options, ratio) => options with { Ratio = ratio })).Message, StringComparison.Ordinal);
     }
 
     [Fact]

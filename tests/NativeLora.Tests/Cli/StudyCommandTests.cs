@@ -93,6 +93,48 @@ public sealed class StudyCommandTests
     }
 
     [Fact]
+    public void Within_a_budget_every_mask_fits_by_the_plan_that_it_is_trained_with()
+    {
+        using var cli = new Training.CliRun();
+        string[] grid = [.. Small, "--strategies", "all,last,first,random,cka,gradient,suggest,suggest-gradient", "--budget-bytes", "mask:01,100%", "--budget-flops", "0%", "--seeds", "2"];
+        var study = Study(cli, "out", grid);
+        var cells = study.GetProperty("cells").EnumerateArray().ToList();
+        foreach (var cell in cells.Where(c => c.GetProperty("strategy").GetString() != "all"))
+        {
+            var budget = cell.GetProperty("budget");
+            if (budget.TryGetProperty("bytes", out var bytes))
+            {
+                Assert.Equal(budget.GetProperty("planned").GetInt64(), cell.GetProperty("planned_bytes").GetInt64());
+                Assert.InRange(cell.GetProperty("planned_bytes").GetInt64(), 1, bytes.GetInt64());
+            }
+            else
+            {
+                Assert.InRange(budget.GetProperty("planned").GetInt64(), 1, budget.GetProperty("flops").GetInt64());
+            }
+            // With the cheapest mask of one layer only the upper one fits; with all of what there is both, but where the rule drops the lower one.
+            var whole = budget.GetProperty("text").GetString() == "100%";
+            Assert.Equal(!whole || cell.GetProperty("strategy").GetString() is "cka" or "suggest" ? "01" : "11", cell.GetProperty("mask").GetString());
+        }
+        // The first layer alone takes more than the last one.
+        Assert.Equal(["0%", "mask:01"], study.GetProperty("left_out").EnumerateArray().Select(l => $"{l.GetProperty("budget")}").Distinct().Order(StringComparer.Ordinal));
+        Assert.All(study.GetProperty("left_out").EnumerateArray(), l => Assert.Equal("first", l.GetProperty("strategy").GetString()));
+        var markdown = File.ReadAllText(cli.File("out/study.md"));
+        Assert.Contains("Left out: first ≤ bytes of 01, since strategy first has no layer that fits the budget of ", markdown, StringComparison.Ordinal);
+        Assert.Contains("- cka, gradient, suggest, suggest-gradient ≤ bytes of 01: does not beat random: it chooses the same layers with every seed; does not beat last", markdown, StringComparison.Ordinal);
+        var head = File.ReadLines(cli.File("out/summary.csv")).First().Split(',');
+        Assert.Contains("budget_bytes", head);
+        Assert.Contains("vs_last_holm", head);
+
+        string[] small = ["--output", cli.File("refused"), .. Small, "--strategies"];
+        Refused(cli, "strategy suggest is the best mask within a budget: give --budget-bytes", [.. small, "suggest"]);
+        Refused(cli, "budget mask:011: has 3 digits, and the model has 2 layers", [.. small, "last", "--budget-bytes", "mask:011"]);
+        Refused(cli, "--budget-bytes 120%: give a share", [.. small, "last", "--budget-bytes", "120%"]);
+        Refused(cli, "no strategy has a layer that fits its budget", [.. small, "last", "--budget-bytes", "1KiB"]);
+        Refused(cli, "--memory-budget recomputes layers until a mask fits", [.. small, "last", "--budget-bytes", "100%", "--memory-budget", "1GiB"]);
+        Refused(cli, "give --ratios beside the budgets", [.. small, "exhaustive", "--budget-bytes", "100%"]);
+    }
+
+    [Fact]
     public void Again_nothing_is_trained_and_the_grid_may_grow_but_not_the_settings_change()
     {
         using var cli = new Training.CliRun();

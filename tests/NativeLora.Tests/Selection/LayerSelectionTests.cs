@@ -105,7 +105,7 @@ public class LayerSelectionTests
         Gen.Select(Gen.Int[1, 80], Gen.Double[0.01, 1], Gen.Enum<SelectionStrategy>(), Gen.Enum<ModelFamily>(), Gen.Int[0, 1000]).Sample((layers, ratio, strategy, family, seed) =>
         {
             var k = (int)Math.Floor(ratio * layers);
-            if (k == 0 || strategy is SelectionStrategy.All or SelectionStrategy.None or SelectionStrategy.Exhaustive or SelectionStrategy.Explicit)
+            if (k == 0 || strategy is SelectionStrategy.All or SelectionStrategy.None or SelectionStrategy.Exhaustive or SelectionStrategy.Suggest or SelectionStrategy.SuggestGradient or SelectionStrategy.Explicit)
                 return;
             var random = new Random(seed);
             double?[] values = [.. Enumerable.Range(0, layers).Select(_ => (double?)random.NextDouble())];

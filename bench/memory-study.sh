@@ -85,4 +85,4 @@ done
 for mask in 111111111111111111111111111111 "$(printf '0%.0s' {1..15})$(printf '1%.0s' {1..15})"; do
   against smollm2-135m $mask --model smollm2-135m --weights bf16 --threads 1 --task gsm8k --data "$gsm8k" --max-rows 32 --max-length 256 --targets q_proj,v_proj --batch-size 4
 done
-printf '\nThe plan before (of `select`) and that of the training agree but for what evaluations take; weights are mapped files or, where they had to be expanded, beside the device'"'"'s count; kernels is the working memory of the threads.\n'
+printf '\nThe plan before (of `select`) and that of the training agree but for what evaluations take; weights are mapped files or, where they had to be expanded, beside the device'"'"'s count; kernels is the working memory of the threads. The difference of minilm-l6 is its 31,104 biases and norm weights, in fp16 in the file and in fp32 on the device (124,416 bytes): the plan has them among the weights.\n'

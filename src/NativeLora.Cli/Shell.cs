@@ -23,6 +23,11 @@ internal static class Shell
             Fail($"there is no command \"{args[0]}\"{Suggestion.Of(args[0], names)}; the commands are {string.Join(", ", names)}");
             return BadInput;
         }
+        if (args.FirstOrDefault(a => a.Contains('\0', StringComparison.Ordinal)) is { } broken)
+        {
+            Fail($"\"{broken}\" has a null character, which no name of a file may have");
+            return BadInput;
+        }
         var parsed = root.Parse(args);
         if (parsed.Errors.Count > 0 && parsed.Action is ParseErrorAction)
         {

@@ -71,12 +71,12 @@ internal static class Words
     private const int Longest = 300;
 
     /// <summary>Without what no page can hold: control characters and halves of surrogate pairs; very long ones are cut.</summary>
-    public static string Clean(string text)
+    public static string Clean(string text, int longest = Longest)
     {
-        var clean = new StringBuilder(Math.Min(text.Length, Longest + 1));
+        var clean = new StringBuilder(Math.Min(text.Length, longest + 1));
         foreach (var rune in text.EnumerateRunes())
         {
-            if (clean.Length >= Longest)
+            if (clean.Length >= longest)
                 return clean.Append('…').ToString();
             clean.Append(Rune.IsControl(rune) || rune.Value is 0xFFFE or 0xFFFF ? Rune.ReplacementChar.ToString() : rune.ToString());
         }

@@ -12,6 +12,7 @@ internal sealed record StudyInput(string Model, IReadOnlyList<StudyTaskInput> Ta
 {
     public const string StudyFile = "study.json";
     public const string SettingsFile = "study-settings.json";
+    private const int LongestFinding = 4000;
 
     /// <exception cref="InputException">A file is malformed.</exception>
     public static StudyInput Read(string folder)
@@ -59,7 +60,7 @@ internal sealed record StudyInput(string Model, IReadOnlyList<StudyTaskInput> Ta
             var own = rows.FirstOrDefault(r => r.Strategy == name && (budget is null ? r.Cost == (ratio ?? "") : r.Cost.Contains($"≤ {budget} ", StringComparison.Ordinal)));
             found.Add(new StudyComparison(own?.Label ?? name, other, row.Number("mean"), row.Number("low"), row.Number("high"), row.Number("n"), row.Number("p"), row.Number("holm"), Needed(row, "verdict")));
         }
-        return new StudyComparisons(found, [.. against.List("findings").Select(f => Words.Clean(f.GetString() ?? ""))]);
+        return new StudyComparisons(found, [.. against.List("findings").Select(f => Words.Clean(f.GetString() ?? "", LongestFinding))]);
     }
 
     private static StudyCellInput Cell(JsonElement cell)

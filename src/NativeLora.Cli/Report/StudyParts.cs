@@ -59,17 +59,25 @@ internal static class StudyParts
         var points = task.Rows.Select((r, i) => (Row: r, Ink: i, X: r.Mean(cost), Value: r.Value(task.Metric))).Where(p => p.Value is not null).ToList();
         if (points.Count == 0)
             return null;
-        var table = new ReportTable(id, $"{run.Label}, {task.Key}: {task.Metric} against {name}", ["strategy", what == "bytes" ? "planned bytes" : name, task.Metric, "95 % low", "95 % high"],
+        var table = new ReportTable(id, $"{run.Label}, {task.Key}: {task.Metric} against {name}", ["strategy", "mask", what == "bytes" ? "planned bytes" : name, task.Metric, "95 % low", "95 % high"],
             [.. points.Select(p => (IReadOnlyList<ReportCell>)
             [
-                p.Row.Label, what == "bytes" ? Cells.Bytes(p.X * 1048576) : Cells.Count(p.X), Cells.Number(p.Value!.Value.Mean), Cells.Number(p.Value.Value.Mean - p.Value.Value.HalfInterval), Cells.Number(p.Value.Value.Mean + p.Value.Value.HalfInterval),
+                p.Row.Label, p.Row.Masks, what == "bytes" ? Cells.Bytes(p.X * 1048576) : Cells.Count(p.X), Cells.Number(p.Value!.Value.Mean), Cells.Number(p.Value.Value.Mean - p.Value.Value.HalfInterval), Cells.Number(p.Value.Value.Mean + p.Value.Value.HalfInterval),
             ])]);
+        // Strategies that chose the same layers with every seed are the same trainings: one mark.
+        var marks = points.GroupBy(p => points.First(q => q.Row.SameAs(p.Row)).Ink).Select(g => (g.First().Row, Label: Together(g.Select(p => p.Row)), g.First().X, g.First().Value)).ToList();
         return new ReportPicture(id, $"{task.Metric} against {name}, {run.Label}, {task.Key}",
-            $"Each mark is a strategy: the mean over the seeds, with Student's 95 % interval of the mean. {(task.LowerIsBetter ? "Lower" : "Higher")} and further left is better. Marks of nearly the same cost are drawn side by side, so that none hides another; the table has their true places.",
-            plot => DrawAgainst(plot, points, task.Metric, name + (what == "bytes" ? ", MiB" : "")), 420, table);
+            $"Each mark is a strategy, or several that chose the same layers: the mean over the seeds, with Student's 95 % interval of the mean. {(task.LowerIsBetter ? "Lower" : "Higher")} and further left is better. Marks of nearly the same cost are drawn side by side, so that none hides another; the table has their true places and names them all.",
+            plot => DrawAgainst(plot, marks, task.Metric, name + (what == "bytes" ? ", MiB" : "")), 420, table);
     }
 
-    private static void DrawAgainst(Plot plot, List<(StudyRowInput Row, int Ink, double X, Spread? Value)> points, string metric, string name)
+    private static string Together(IEnumerable<StudyRowInput> rows)
+    {
+        var all = rows.ToList();
+        return all.Count == 1 ? all[0].Label : $"{all[0].Masks}: {all[0].Label}, {all.Count - 1} more";
+    }
+
+    private static void DrawAgainst(Plot plot, List<(StudyRowInput Row, string Label, double X, Spread? Value)> points, string metric, string name)
     {
         var (least, most) = (points.Min(p => p.X), points.Max(p => p.X));
         var width = most > least ? most - least : Math.Max(1, Math.Abs(most) * .1);
@@ -77,7 +85,7 @@ internal static class StudyParts
         var exhaustive = false;
         var cluster = 0;
         double? before = null;
-        foreach (var (row, ink, x, value) in points.OrderBy(p => p.X))
+        foreach (var (ink, (row, label, x, value)) in points.Index().OrderBy(p => p.Item.X))
         {
             cluster = before is { } last && x - last < .02 * width ? cluster + 1 : 0;
             before = x;
@@ -94,7 +102,7 @@ internal static class StudyParts
             mark.MarkerSize = row.IsExhaustive ? 7 : 11;
             mark.MarkerLineWidth = 2;
             mark.LineWidth = 0;
-            mark.LegendText = row.IsExhaustive ? (exhaustive ? "" : "exhaustive: every mask") : row.Label;
+            mark.LegendText = row.IsExhaustive ? (exhaustive ? "" : "exhaustive: every mask") : label;
             exhaustive |= row.IsExhaustive;
         }
         plot.XLabel(name);
@@ -111,7 +119,9 @@ internal static class StudyParts
 
     private static ReportPart Differences(RunInput run, StudyTaskInput task, IReadOnlyList<StudyComparison> comparisons, string id)
     {
-        var drawn = comparisons.Where(v => v.Mean is not null).ToList();
+        // The same layers with every seed: nothing to draw. Equal differences are those of equal trainings: drawn once.
+        var drawn = comparisons.Where(v => v.Mean is not null && v is not { Mean: 0, Low: 0, High: 0 }).GroupBy(v => (v.Against, v.Mean, v.Low, v.High)).Select(g =>
+            (Row: g.First(), Label: $"{g.First().Label}{(g.Count() > 1 ? $" (and {g.Count() - 1} more)" : "")} less {g.First().Against}")).ToList();
         var tested = comparisons.Any(c => c.P is not null);
         double? Planned(string label) => task.Rows.FirstOrDefault(r => r.Label == label)?.Mean(c => c.PlannedBytes);
         string Reference(StudyComparison c) => task.Rows.FirstOrDefault(r => r.Label == c.Label) is { } row ? StudyVerdict.ReferenceOf(task, row, c.Against)?.Label ?? "" : "";
@@ -125,11 +135,11 @@ internal static class StudyParts
         if (drawn.Count == 0)
             return table;
         return new ReportPicture(id, $"{task.Metric} less that of random and last layers, {run.Label}, {task.Key}",
-            $"Each mark is the mean difference over the seeds at equal cost, paired seed by seed, with Student's 95 % interval. An interval that crosses the line at 0 shows no difference. {(task.LowerIsBetter ? "Left of 0 the strategy is better." : "Right of 0 the strategy is better.")}",
+            $"Each mark is the mean difference over the seeds at equal cost, paired seed by seed, with Student's 95 % interval. An interval that crosses the line at 0 shows no difference. Choices of the same layers are drawn once, and not at all where they are those of the reference. {(task.LowerIsBetter ? "Left of 0 the strategy is better." : "Right of 0 the strategy is better.")}",
             plot =>
             {
                 double[] places = [.. drawn.Select((_, i) => (double)(drawn.Count - 1 - i))];
-                foreach (var (i, c) in drawn.Index())
+                foreach (var (i, (c, _)) in drawn.Index())
                 {
                     if (c is { Low: { } low, High: { } high })
                     {
@@ -142,11 +152,11 @@ internal static class StudyParts
                     (mark.MarkerSize, mark.MarkerLineWidth, mark.LineWidth) = (11, 2, 0);
                 }
                 plot.Add.VerticalLine(0, 1.5f, Ink.Text, LinePattern.Solid);
-                plot.Axes.Left.SetTicks(places, [.. drawn.Select(c => $"{c.Label} less {c.Against}")]);
+                plot.Axes.Left.SetTicks(places, [.. drawn.Select(d => d.Label)]);
                 plot.Axes.Left.MajorTickStyle.Length = 0;
                 plot.Grid.YAxisStyle.IsVisible = false;
                 plot.XLabel($"difference in {task.Metric} (filled mark: the interval leaves out 0)");
-                var most = Math.Max(1e-9, drawn.Max(c => Math.Max(Math.Abs(c.Mean!.Value), Math.Max(Math.Abs(c.Low ?? 0), Math.Abs(c.High ?? 0)))));
+                var most = Math.Max(1e-9, drawn.Max(d => Math.Max(Math.Abs(d.Row.Mean!.Value), Math.Max(Math.Abs(d.Row.Low ?? 0), Math.Abs(d.Row.High ?? 0)))));
                 plot.Axes.SetLimits(-1.1 * most, 1.1 * most, -.6, drawn.Count - .4);
             }, 110 + (drawn.Count * 34), table);
     }

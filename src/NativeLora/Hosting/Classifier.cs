@@ -257,7 +257,7 @@ public sealed class Classifier : IDisposable
     public void AddAdapter(AdapterSource adapter)
     {
         ArgumentNullException.ThrowIfNull(adapter);
-        if (AdapterLabels.Classes(adapter.Folder) is { } classes && classes != Classes)
+        if (AdapterLabels.Classes(adapter) is { } classes && classes != Classes)
             throw new InputException($"adapter \"{adapter.Name}\" has {classes} classes and the classifier {Classes}: only adapters with as many classes share a model; load it apart");
         _model.Add(adapter);
     }

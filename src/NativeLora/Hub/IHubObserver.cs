@@ -15,10 +15,13 @@ public sealed record HubFileToFetch(string Name, long Bytes, long Present);
 public sealed record HubFetch(string Id, string Endpoint, string Commit, string Folder, IReadOnlyList<HubFileToFetch> Files)
 {
     /// <summary>Bytes of all files.</summary>
-    public long Bytes => Files.Sum(f => f.Bytes);
+    public long Bytes => Sum(f => f.Bytes);
 
     /// <summary>Bytes that are here already.</summary>
-    public long Present => Files.Sum(f => f.Present);
+    public long Present => Sum(f => f.Present);
+
+    // A server may claim any size.
+    private long Sum(Func<HubFileToFetch, long> bytes) => Files.Aggregate(0L, (sum, f) => bytes(f) > long.MaxValue - sum ? long.MaxValue : sum + bytes(f));
 }
 
 /// <summary>Hears how a download goes on.</summary>

@@ -11,7 +11,7 @@ namespace NativeLora.Models;
 public sealed class Roberta(HfConfig config) : BertLayers(config)
 {
     private readonly string _family = config.ModelType == "xlm-roberta" ? "XLMRoberta" : "Roberta";
-    private readonly int _pad = config.GetInt("pad_token_id", 1);
+    private readonly int _pad = PadOf(config);
 
     /// <inheritdoc/>
     public override string BackbonePrefix => "roberta.";
@@ -26,6 +26,14 @@ public sealed class Roberta(HfConfig config) : BertLayers(config)
         ModelHead.SequenceClassification => $"{_family}ForSequenceClassification",
         _ => throw NoHead(head),
     };
+
+    // At least one position is left after it.
+    private static int PadOf(HfConfig config)
+    {
+        var (pad, positions) = (config.GetInt("pad_token_id", 1), config.GetPositiveInt("max_position_embeddings", 512));
+        return pad >= 0 && pad < positions - 1 ? pad
+            : throw config.Fail("pad_token_id", $"is {pad}: positions begin after it, and there are {positions} (max_position_embeddings)");
+    }
 
     private protected override Tensor Head(Graph g, Tensor cls, float dropout, bool baseDropout)
     {

@@ -203,7 +203,8 @@ public sealed class Trainer : IDisposable
         if (Leads)
             WriteResult();
         return new TrainingSummary(
-            _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder) { Ranks = _shared?.Summary };
+            _state.Step, _state.Loss, _state.Tokens, _state.Seconds, _lastEvaluation, _state.BestStep, _state.BestValue, _options.OutputFolder)
+        { Ranks = _shared?.Summary };
     }
 
     private void WriteResult()
@@ -437,7 +438,8 @@ public sealed class Trainer : IDisposable
         var perStep = _stepSeconds / _stepsHere;
         var progress = new TrainingProgress(
             _state.Step, TotalSteps, _state.Passes, _state.Loss, _state.LossSum / _state.LossSteps, rate, norm, _state.Tokens,
-            _tokensHere / Math.Max(_stepSeconds, 1e-9), _state.Seconds, perStep * (TotalSteps - _state.Step)) { WireBytes = _shared?.StepBytes };
+            _tokensHere / Math.Max(_stepSeconds, 1e-9), _state.Seconds, perStep * (TotalSteps - _state.Step))
+        { WireBytes = _shared?.StepBytes };
         if (_state.Step % _options.LogEvery == 0 || _state.Step == TotalSteps)
         {
             _log?.Write(progress);

@@ -125,8 +125,19 @@ internal sealed class InProcess(TemporaryFolder folder) : IDisposable
         using var tiny = TinyModel.Open(folder.File("model"), isCausal: false, device: _device);
         using var trainer = new Trainer(tiny.Model, _train, new TrainerOptions
         {
-            OutputFolder = folder.File(output), MaxSteps = Steps, BatchSize = 3, AccumulationSteps = 2, LearningRate = 5e-3, WarmupRatio = 0.1, Seed = 11,
-            Adam = new AdamWOptions { WeightDecay = 0.01 }, EvaluateEvery = 5, SaveEvery = 3, LogEvery = 2, KeepCheckpoints = 2, Resume = resume,
+            OutputFolder = folder.File(output),
+            MaxSteps = Steps,
+            BatchSize = 3,
+            AccumulationSteps = 2,
+            LearningRate = 5e-3,
+            WarmupRatio = 0.1,
+            Seed = 11,
+            Adam = new AdamWOptions { WeightDecay = 0.01 },
+            EvaluateEvery = 5,
+            SaveEvery = 3,
+            LogEvery = 2,
+            KeepCheckpoints = 2,
+            Resume = resume,
         }, _dev, observer: watcher);
         try
         {

@@ -28,8 +28,17 @@ internal sealed class SoakTrain(int seed)
             using var tiny = TinyModel.Open(place.File("model"), isCausal: false, device: device);
             var options = new TrainerOptions
             {
-                OutputFolder = place.File("out"), MaxSteps = 100_000_000, BatchSize = 4, AccumulationSteps = 2, LearningRate = 1e-4, Schedule = LearningRateKind.Constant,
-                EvaluateEvery = 500, SaveEvery = 2000, LogEvery = 100_000, KeepBest = "loss", Resume = !isFirst,
+                OutputFolder = place.File("out"),
+                MaxSteps = 100_000_000,
+                BatchSize = 4,
+                AccumulationSteps = 2,
+                LearningRate = 1e-4,
+                Schedule = LearningRateKind.Constant,
+                EvaluateEvery = 500,
+                SaveEvery = 2000,
+                LogEvery = 100_000,
+                KeepBest = "loss",
+                Resume = !isFirst,
             };
             using var piece = CancellationTokenSource.CreateLinkedTokenSource(stop);
             piece.CancelAfter(TimeSpan.FromSeconds(0.05 + random.NextDouble() * 15));

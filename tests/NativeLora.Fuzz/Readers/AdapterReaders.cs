@@ -36,7 +36,7 @@ internal static class AdapterReaders
         }) with { Words = Words, Allocates = 64 << 20 },
         FuzzReader.Of("adapter", "adapter_config.json with adapter_model.safetensors", () => [.. Configs().Select(Saved)], folder =>
         {
-            _ = AdapterLabels.Classes(folder);
+            _ = AdapterLabels.Classes(new AdapterSource("x", folder));
             _ = LabelsFile.Load(folder);
             _ = AdapterFile.Read(folder).Weights.Tensors.Count;
             _ = AdapterFile.Load(folder, Bert.Value).Warnings.Count;

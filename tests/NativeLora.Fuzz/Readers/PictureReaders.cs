@@ -45,7 +45,8 @@ internal static class PictureReaders
     {
         foreach (var path in Directory.EnumerateFiles(folder))
             _ = PictureDecoder.Decode(path).Pixels.Length;
-    }) with { Allocates = Largest };
+    }) with
+    { Allocates = Largest };
 
     private static FuzzCase Make(string ending, byte[] bytes) => FuzzCase.Of($"picture.{ending}", bytes);
 

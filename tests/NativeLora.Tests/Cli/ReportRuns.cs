@@ -1,5 +1,5 @@
-using NativeLora.Cli.Commands;
 using System.CommandLine;
+using NativeLora.Cli.Commands;
 
 namespace NativeLora.Tests.Cli;
 

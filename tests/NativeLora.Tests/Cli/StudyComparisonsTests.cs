@@ -16,9 +16,26 @@ public sealed class StudyComparisonsTests
 
     private static CellResult Result(string task, string mask, ulong seed, double accuracy) => new()
     {
-        Task = task, Mask = mask, Seed = seed, Settings = "", Evaluations = [new CellEvaluation("dev", 100, new Dictionary<string, double?> { ["accuracy"] = accuracy })],
-        TrainLoss = null, LastLoss = null, Steps = 1, Tokens = 1, Seconds = 1, SecondsPerStep = null, TrainableParameters = 1, AllParameters = 2, PlannedBytes = 1,
-        PlannedEvaluationBytes = 0, OptimizerBytes = 0, ArenaBytes = 0, SavedBytes = 0, AllocatedBytes = 0, PeakProcessBytes = null,
+        Task = task,
+        Mask = mask,
+        Seed = seed,
+        Settings = "",
+        Evaluations = [new CellEvaluation("dev", 100, new Dictionary<string, double?> { ["accuracy"] = accuracy })],
+        TrainLoss = null,
+        LastLoss = null,
+        Steps = 1,
+        Tokens = 1,
+        Seconds = 1,
+        SecondsPerStep = null,
+        TrainableParameters = 1,
+        AllParameters = 2,
+        PlannedBytes = 1,
+        PlannedEvaluationBytes = 0,
+        OptimizerBytes = 0,
+        ArenaBytes = 0,
+        SavedBytes = 0,
+        AllocatedBytes = 0,
+        PeakProcessBytes = null,
     };
 
     private static RowSummary Summary(StudyTask task, StudyRow row, Func<ulong, (string Mask, double Accuracy)> of)

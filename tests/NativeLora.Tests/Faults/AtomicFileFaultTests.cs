@@ -111,6 +111,6 @@ public sealed class AtomicFileFaultTests : IDisposable
     public void A_state_with_impossible_numbers_is_refused(string field)
     {
         Write(TrainerState.File, $"{{{field}}}");
-        Assert.Contains("numbers that no training has", Assert.Throws<InputException>(() => TrainerState.Read(_folder.Path)).Message, StringComparison.Ordinal);
+        Assert.Contains("the file is damaged; remove this checkpoint", Assert.Throws<InputException>(() => TrainerState.Read(_folder.Path)).Message, StringComparison.Ordinal);
     }
 }

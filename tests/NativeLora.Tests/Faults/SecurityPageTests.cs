@@ -6,7 +6,7 @@ namespace NativeLora.Tests.Faults;
 /// <summary>SECURITY.md: what it names is there.</summary>
 public sealed partial class SecurityPageTests
 {
-    private static readonly string[] UnsafeFolders = ["src/NativeLora/Devices/", "src/NativeLora/Checkpoints/", "src/NativeLora.Cuda/"];
+    private static readonly string[] UnsafeFolders = ["src/NativeLora/Devices/", "src/NativeLora/Checkpoints/", "src/NativeLora.Cuda/", "src/NativeLora.Mpi/"];
 
     [Fact]
     public void Every_test_that_is_named_exists()

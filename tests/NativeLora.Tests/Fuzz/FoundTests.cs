@@ -1,13 +1,18 @@
 using System.Buffers.Binary;
+using System.CommandLine;
 using System.IO.Compression;
 using System.Text;
 using NativeLora.Adapters;
 using NativeLora.Checkpoints;
+using NativeLora.Cli;
+using NativeLora.Cli.Commands;
 using NativeLora.Cli.Rows;
 using NativeLora.Cli.Study;
 using NativeLora.Cli.Tasks;
 using NativeLora.Data;
 using NativeLora.Data.Tokenizers;
+using NativeLora.Hub;
+using NativeLora.Models;
 using NativeLora.Selection;
 using NativeLora.Tests.Checkpoints;
 using NativeLora.Training;
@@ -43,6 +48,27 @@ public sealed class FoundTests : IDisposable
         Assert.StartsWith("/x/file: has a", message, StringComparison.Ordinal);
         Assert.EndsWith("a; mend it", message, StringComparison.Ordinal);
     }
+
+    [Theory]
+    [InlineData(64, 32)]
+    [InlineData(31, 32)]
+    [InlineData(-5, 32)]
+    public void PositionsThatBeginOutsideTheTableAreRefused(int pad, int positions)
+    {
+        var config = HfConfig.Parse($$"""{"model_type": "roberta", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 80, "pad_token_id": {{pad}}, "max_position_embeddings": {{positions}}}""");
+        Assert.Contains($"pad_token_id is {pad}: positions begin after it, and there are {positions}", Refused(() => ModelRegistry.Create(config)), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void SizesThatAServerClaimsMayNotOverflow()
+    {
+        var most = new HubFetch("a/b", "c", "d", "e", [new("x", long.MaxValue / 2 + 1, 5), new("y", long.MaxValue / 2 + 1, 6)]);
+        Assert.Equal((long.MaxValue, 11), (most.Bytes, most.Present));
+    }
+
+    [Fact]
+    public void ArgumentsWithNullCharactersAreRefused() =>
+        Assert.Equal(Shell.BadInput, Shell.Run(new Command("nativelora") { TrainCommand.Create() }, ["train", "--model", "a\0b", "--task", "text", "--data", "none"]));
 
     [Fact]
     public void ColumnsWithControlCharactersAreShownInALine()
